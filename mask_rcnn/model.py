@@ -1,0 +1,320 @@
+"""The network, and ``MaskRCNN``, which trains it and detects with it.
+
+Shapes (b films, s the side of the square, a anchors, n RoIs, p of them that may be positive, k detections, m instances,
+c classes)
+    images         float32 [b, s, s, 3], equalised, mean subtracted
+    windows        float32 [b, 4], where each film lies in its square, normalised
+    anchor_match   int32 [b, a], 1 positive, -1 negative, 0 neutral
+    anchor_deltas  float32 [b, anchors_per_image, 4], of the positive anchors in order
+    class_ids      int32 [b, m], 0 is padding
+    boxes          float32 [b, m, 4], normalised
+    masks          uint8 [b, s, s, m]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from mask_rcnn import checkpoint, losses
+from mask_rcnn.config import Config
+from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections
+from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
+from mask_rcnn.utils import mold_film, norm_boxes, paste_mask, pyramid_anchors, window_to_film
+
+Tensor = Any
+
+_HEADS = r"(mrcnn_|rpn_|fpn_)"
+LAYER_GROUPS = {
+    "heads": _HEADS,
+    "3+": rf"{_HEADS}|((res|bn)[345])",
+    "4+": rf"{_HEADS}|((res|bn)[45])",
+    "5+": rf"{_HEADS}|((res|bn)5)",
+    "all": "",
+}
+
+# Films a detection step sees at once; fewer are padded to it, so that nothing compiles twice.
+DETECTION_BATCH = 8
+
+
+class Network(keras.Model):
+    """Mask R-CNN (He et al., ICCV 2017) on a ResNet-FPN.
+
+    Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth too, it answers with what the five
+    losses need. Both are dicts of the shapes above.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(name="mask_rcnn")
+        network = config.network
+        self.settings = config
+        self.pyramid = build_pyramid(network)
+        self.proposal_head = build_proposal_head(network)
+        self.box_head = build_box_head(network)
+        self.mask_head = build_mask_head(network)
+        anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
+        self.anchors = norm_boxes(anchors, (network.image_size, network.image_size))
+        self.lots = keras.random.SeedGenerator(config.seed)
+        self.loss_means = [keras.metrics.Mean(name=name) for name in ("loss", *losses.LOSS_NAMES)]
+        self.built = True  # the four parts are, and there are no weights besides theirs
+
+    def call(self, inputs: Mapping[str, Tensor], training: bool | None = False) -> dict[str, Tensor]:
+        learns = bool(training) and self.settings.network.train_batch_norm
+        pyramid = self.pyramid(inputs["images"], training=learns)
+        logits, deltas = self.score_anchors(pyramid)
+        if "class_ids" not in inputs:
+            return self._detect(pyramid, logits, deltas, inputs["windows"])
+        proposals = self.proposals(logits, deltas, self.settings.proposals.training_count)
+        drawn = detection_targets(
+            proposals, inputs["class_ids"], inputs["boxes"], inputs["masks"], self.settings, self.lots
+        )
+        positives = int(drawn["masks"].shape[1])
+        class_logits, box_deltas = self.classify(drawn["rois"], pyramid, learns)
+        return {
+            "anchor_logits": logits,
+            "anchor_deltas": deltas,
+            "class_logits": class_logits,
+            "box_deltas": box_deltas,
+            "mask_logits": self.segment(drawn["rois"][:, :positives], pyramid, learns),
+            **{f"target_{name}": value for name, value in drawn.items()},
+        }
+
+    def score_anchors(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """P2 to P6 to logits [b, a, 2], background first, and deltas [b, a, 4]."""
+        answers = [self.proposal_head(level) for level in pyramid]
+        logits, deltas = (ops.concatenate(parts, axis=1) for parts in zip(*answers, strict=True))
+        return ops.cast(logits, "float32"), ops.cast(deltas, "float32")
+
+    def proposals(self, logits: Tensor, deltas: Tensor, count: int) -> Tensor:
+        """Scored anchors to proposals [b, count, 4], through which no gradient flows."""
+        scores = ops.softmax(logits, axis=-1)[..., 1]
+        anchors = ops.convert_to_tensor(self.anchors)
+        return ops.stop_gradient(
+            propose(ops.stop_gradient(scores), ops.stop_gradient(deltas), anchors, count, self.settings)
+        )
+
+    def classify(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> tuple[Tensor, Tensor]:
+        """RoIs [b, n, 4] to class logits [b, n, c] and deltas [b, n, c, 4]."""
+        logits, deltas = self.box_head(self._pool(rois, pyramid, self.settings.network.box_pool_size), training=learns)
+        count, classes = int(rois.shape[1]), self.settings.network.class_count
+        logits, deltas = ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
+        return ops.cast(logits, "float32"), ops.cast(deltas, "float32")
+
+    def segment(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> Tensor:
+        """RoIs [b, n, 4] to mask logits [b, n, 28, 28, c]."""
+        logits = self.mask_head(self._pool(rois, pyramid, self.settings.network.mask_pool_size), training=learns)
+        side, classes = self.settings.network.mask_size, self.settings.network.class_count
+        return ops.cast(ops.reshape(logits, (-1, int(rois.shape[1]), side, side, classes)), "float32")
+
+    def _pool(self, rois: Tensor, pyramid: Sequence[Tensor], side: int) -> Tensor:
+        """The RoIs of all films one behind the other: [b n, side, side, channels]."""
+        network = self.settings.network
+        pooled = pyramid_roi_align(rois, pyramid[:4], side, network.image_size)
+        return ops.reshape(pooled, (-1, side, side, network.pyramid_output_channels))
+
+    def _detect(self, pyramid: Sequence[Tensor], logits: Tensor, deltas: Tensor, windows: Tensor) -> dict[str, Tensor]:
+        rois = self.proposals(logits, deltas, self.settings.proposals.inference_count)
+        class_logits, box_deltas = self.classify(rois, pyramid)
+        probabilities = ops.softmax(class_logits, axis=-1)
+        detections = refine_detections(rois, probabilities, box_deltas, windows, self.settings)
+        masks = ops.sigmoid(self.segment(detections[..., :4], pyramid))
+        return {"detections": detections, "masks": masks}
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return self.loss_means
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The weighted sum of the five losses and the weight decay; each goes into its running mean as well."""
+        terms = self.loss_terms(x, y_pred)
+        total = sum(weight * term for weight, term in zip(self.settings.training.loss_weights, terms, strict=True))
+        total = total + self.weight_penalty()
+        for mean, value in zip(self.loss_means, (total, *terms), strict=True):
+            mean.update_state(value)
+        return total
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        return self.get_metrics_result()
+
+    def loss_terms(self, inputs: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's answers."""
+        match, class_ids = inputs["anchor_match"], answers["target_class_ids"]
+        positives = int(answers["target_masks"].shape[1])
+        return (
+            losses.rpn_class_loss(match, answers["anchor_logits"]),
+            losses.rpn_bbox_loss(inputs["anchor_deltas"], match, answers["anchor_deltas"]),
+            losses.mrcnn_class_loss(class_ids, answers["class_logits"]),
+            losses.mrcnn_bbox_loss(answers["target_deltas"], class_ids, answers["box_deltas"]),
+            losses.mrcnn_mask_loss(answers["target_masks"], class_ids[:, :positives], answers["mask_logits"]),
+        )
+
+    def weight_penalty(self) -> Tensor:
+        """L2 on the kernels and biases, not on batch normalisation, each divided by its size as the reference does."""
+        decay = self.settings.training.weight_decay
+        weights = [w for w in self.trainable_variables if w.path.split("/")[-1] not in ("gamma", "beta")]
+        if not weights or decay == 0:
+            return 0.0
+        return decay * sum(ops.mean(ops.square(ops.cast(weight, "float32"))) for weight in weights)
+
+    def named_layers(self) -> dict[str, keras.layers.Layer]:
+        """Every layer that has weights, by the name it has in the reference's checkpoints."""
+        parts = (self.pyramid, self.proposal_head, self.box_head, self.mask_head)
+        return {layer.name: layer for part in parts for layer in part.layers if layer.weights}
+
+
+class MaskRCNN:
+    """A Mask R-CNN with its configuration: ``MaskRCNN(config)`` for random weights, ``MaskRCNN.load(path)`` for trained."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.network = Network(config)
+
+    @classmethod
+    def load(cls, path: str | Path) -> MaskRCNN:
+        """Builds and fills the model that a weights file describes; files of the reference implementation load too.
+
+        Raises:
+            checkpoint.CheckpointError: the file is absent, torn, no weights file, or does not fit.
+        """
+        model = cls(checkpoint.read_config(path))
+        model.load_weights(path)
+        return model
+
+    def load_weights(self, path: str | Path) -> None:
+        """Fills this model from a file of the same architecture; raises ``checkpoint.CheckpointError``."""
+        checkpoint.load_weights(self.network, path)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the weights as float16, with the configuration, to ``path``, which must end in ``.weights.h5``."""
+        checkpoint.save(self.network, self.config, path)
+
+    def train(
+        self,
+        dataset_train: keras.utils.PyDataset,
+        dataset_val: keras.utils.PyDataset | None,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule,
+        epochs: int,
+        layers: str = "all",
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        initial_epoch: int = 0,
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Trains up to epoch ``epochs``.
+
+        Args:
+            dataset_train, dataset_val: batches as ``data.TrainingBatches`` gives them.
+            learning_rate: of the optimiser that the configuration names.
+            epochs: number of the last epoch, counted from 0 over both stages.
+            layers: ``heads``, ``3+``, ``4+``, ``5+`` (from that ResNet stage up) or ``all``.
+            callbacks, initial_epoch, verbose: as in ``keras.Model.fit``.
+
+        Raises:
+            ValueError: ``layers`` names no group.
+        """
+        self.compile(learning_rate, layers)
+        return self.fit_stage(dataset_train, dataset_val, initial_epoch, epochs, callbacks, verbose)
+
+    def fit_stage(
+        self,
+        dataset_train: keras.utils.PyDataset,
+        dataset_val: keras.utils.PyDataset | None,
+        initial_epoch: int,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> keras.callbacks.History:
+        """Trains a model that is compiled already, from epoch ``initial_epoch`` up to ``epochs``."""
+        return self.network.fit(
+            dataset_train,
+            validation_data=dataset_val,
+            epochs=epochs,
+            initial_epoch=initial_epoch,
+            callbacks=list(callbacks),
+            verbose=verbose,
+        )
+
+    def compile(
+        self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, layers: str = "all"
+    ) -> None:
+        """Sets the optimiser and which layers learn (``train`` does it too); raises ValueError for an unknown group."""
+        if layers not in LAYER_GROUPS:
+            raise ValueError(f"layers must be one of {', '.join(LAYER_GROUPS)}, not {layers!r}")
+        for name, layer in self.network.named_layers().items():
+            layer.trainable = re.match(LAYER_GROUPS[layers], name) is not None
+        training = self.config.training
+        optimiser: keras.optimizers.Optimizer
+        if training.optimiser == "sgd":
+            optimiser = keras.optimizers.SGD(
+                learning_rate, momentum=training.momentum, global_clipnorm=training.gradient_clip_norm
+            )
+        else:
+            optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm)
+        self.network.compile(optimizer=optimiser)
+
+    def detect(self, films: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Finds the lungs on equalised films.
+
+        Args:
+            films: uint8 [height, width] or [height, width, 3] each, of any sizes, already equalised.
+
+        Returns:
+            For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
+            [0, 1], falling, and ``masks`` bool [height, width, n].
+        """
+        found: list[dict[str, np.ndarray]] = []
+        batch = 1 if len(films) == 1 else DETECTION_BATCH
+        for start in range(0, len(films), batch):
+            found += self._detect_batch(films[start : start + batch], batch)
+        return found
+
+    def _detect_batch(self, films: Sequence[np.ndarray], batch: int) -> list[dict[str, np.ndarray]]:
+        side = self.config.network.image_size
+        molded = [mold_film(film, self.config.network) for film in films]
+        images = np.zeros((batch, side, side, 3), np.float32)
+        windows = np.zeros((batch, 4), np.float32)
+        for index, (image, window, _) in enumerate(molded):
+            images[index] = image
+            windows[index] = norm_boxes(np.asarray(window, np.float32)[None], (side, side))[0]
+        answers = self.network.predict_on_batch({"images": images, "windows": windows})
+        return [
+            unmold(answers["detections"][index], answers["masks"][index], molded[index][1], side, film.shape[:2])
+            for index, film in enumerate(films)
+        ]
+
+
+def unmold(
+    detections: np.ndarray, masks: np.ndarray, window: Sequence[int], side: int, shape: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """The network's answer for one film, in the film's own pixels.
+
+    Args:
+        detections: [k, 6], normalised boxes, class id and score; zeros behind the last.
+        masks: [k, 28, 28, c], probabilities.
+        window: (y1, x1, y2, x2), where the film lies in the square, in its pixels.
+        side: of the square.
+        shape: (height, width) of the film.
+    """
+    detections = detections[detections[:, 4] > 0]
+    class_ids = detections[:, 4].astype(np.int32)
+    rois = window_to_film(detections[:, :4], window, side, shape)
+    whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
+    full = [paste_mask(masks[index, :, :, class_ids[index]], rois[index], shape) for index in whole]
+    return {
+        "rois": rois[whole],
+        "class_ids": class_ids[whole],
+        "scores": detections[whole, 5].astype(np.float32),
+        "masks": np.stack(full, axis=-1) if full else np.zeros((*shape, 0), bool),
+    }

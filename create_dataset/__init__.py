@@ -1,1 +1,1 @@
-"""From folders of chest films to the dataset JSON: a U-Net ensemble finds the lungs, then left and right are told apart."""
+"""From folders of chest films to the dataset JSON: a U-Net ensemble finds the lungs, then left is told from right."""

@@ -262,6 +262,8 @@ class MaskRCNN:
             )
         else:
             optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm)
+        # Built inside the training step, its variables would have the step traced twice.
+        optimiser.build(self.network.trainable_variables)
         self.network.compile(optimizer=optimiser)
 
     def detect(self, films: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:

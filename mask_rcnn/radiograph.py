@@ -214,9 +214,9 @@ _NOT_FILMS = frozenset({"masks", "mask", "overlays", "__macosx"})
 def find_film_paths(root: Path, skip: Collection[Path] = ()) -> list[Path]:
     """Every file under ``root`` that looks like a film, sorted by its path; ``root`` itself where it is a file.
 
-    A film has one of ``FILM_SUFFIXES``, or any other name and the DICOM preamble (PS3.10, section 7.1). Hidden files and
-    folders, folders of masks and overlays, ``__MACOSX`` and the folders of ``skip`` are passed over; linked folders are
-    entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed.
+    A film has one of ``FILM_SUFFIXES``, or any other name and the DICOM preamble (PS3.10, section 7.1). Hidden files
+    and folders, folders of masks and overlays, ``__MACOSX`` and the folders of ``skip`` are passed over; linked folders
+    are entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed.
     """
     if root.is_file():
         return [root]

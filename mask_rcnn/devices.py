@@ -1,0 +1,84 @@
+"""Which processor the network runs on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+
+
+class DeviceError(ValueError):
+    """A device that is not there; the message names it and what to give instead."""
+
+
+def choose_device(name: str = "auto") -> str:
+    """Starts Keras, without TensorFlow's notes, on the CPU or on one GPU, whose memory TensorFlow takes as it needs it.
+
+    To be called before the first tensor: TensorFlow keeps the devices that it started with.
+
+    Args:
+        name: ``auto`` (a GPU where there is one), ``cpu``, ``gpu`` (the first) or ``gpu:N``.
+
+    Returns:
+        What was chosen, as a line to print.
+
+    Raises:
+        DeviceError: the name is none of these, there is no such GPU, or the choice comes too late.
+    """
+    match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name)
+    if not match:
+        raise DeviceError(f"--device {name}: unknown; give auto, cpu, gpu or gpu:N")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a bag of networks is no tracing in a loop, as it warns
+    with _hushed():
+        import keras  # here and not above: the import takes seconds, which --help should not
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        if name != "auto":
+            raise DeviceError(
+                f"--device {name}: {backend} chooses its device itself; leave --device out, or set CUDA_VISIBLE_DEVICES"
+            )
+        return f"running where {backend} does by default"
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if name == "cpu" or (name == "auto" and not gpus):
+        _show_gpus([], name)
+        return "running on the CPU" if name == "cpu" else "no GPU found: running on the CPU"
+    number = int(match[1] or 0)
+    if number >= len(gpus):
+        there = f"{len(gpus)} found, counted from 0" if gpus else "no GPU found"
+        raise DeviceError(f"--device {name}: {there}; give auto or cpu")
+    _show_gpus([gpus[number]], name)
+    kind = tf.config.experimental.get_device_details(gpus[number]).get("device_name", "of unknown kind")
+    return f"running on GPU {number} ({kind})"
+
+
+def _show_gpus(gpus: list, name: str) -> None:
+    import tensorflow as tf
+
+    try:
+        for gpu in gpus:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if tf.config.get_visible_devices("GPU") != gpus:
+            tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError as error:
+        raise DeviceError(
+            f"--device {name}: TensorFlow is already running elsewhere; start the command anew"
+        ) from error
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    # TensorFlow's library writes to the process's standard error as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says.
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -1,0 +1,267 @@
+"""``train.py``: trains the members of a bag one after another, each in two stages, and goes on where it was stopped.
+
+What it writes, for member K of the config NAME:
+
+- ``models/NAME_K.weights.h5``, the weights in 16 bits with their config inside, and ``models/NAME_K.yaml``, the config
+- ``runs/NAME_K/last.weights.h5``, the state after the last whole epoch, and beside it TensorBoard's event files
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import yaml
+
+from mask_rcnn.config import Config, ConfigError, config_to_dict, load_config
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+if TYPE_CHECKING:
+    from mask_rcnn.data import FilmRecord, TrainingFilm
+    from mask_rcnn.model import MaskRCNN
+
+INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+
+
+class TrainingError(ValueError):
+    """A training that cannot go on; the message says why and what to do."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0, 1 where nothing could be done, 130 where it was stopped."""
+    arguments = _parse(argv)
+    try:
+        config = load_config(arguments.config)
+        members = range(1, config.bag.members + 1) if arguments.member is None else [arguments.member]
+        if not 1 <= members[0] <= config.bag.members:
+            raise ConfigError(f"--member {members[0]}: the bag has members 1 to {config.bag.members}")
+        from mask_rcnn.devices import choose_device  # Keras takes seconds to import, which --help should not
+    except ConfigError as error:
+        return _fail(error)
+    from mask_rcnn.devices import DeviceError
+
+    try:
+        print(choose_device(arguments.device), flush=True)
+    except DeviceError as error:
+        return _fail(error)
+    from mask_rcnn.checkpoint import CheckpointError
+    from mask_rcnn.coco import DatasetError
+
+    try:
+        waiting = [k for k in members if not _is_done(config, arguments.out / f"{config.name}_{k}.weights.h5")]
+        if waiting:
+            films = Films(config)
+        for member in waiting:
+            train_member(config, member, films, arguments.out, arguments.runs, arguments.weights)
+    except (ConfigError, DatasetError, CheckpointError, TrainingError) as error:
+        return _fail(error)
+    except OSError as error:
+        return _fail(f"{error.filename or arguments.out}: {error.strerror or error}; the same command goes on")
+    except KeyboardInterrupt:
+        print("train: stopped; the same command goes on after the last whole epoch", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train.py", description="Trains the members of a bag of Mask R-CNNs.")
+    parser.add_argument("--config", required=True, help="a YAML file; a bare name is looked up in configs/")
+    parser.add_argument("--member", type=int, metavar="K", help="this member alone, from 1 (default: all)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights to start from (default: random ones)")
+    parser.add_argument("--out", type=Path, default=Path("models"), help="where the weights go (default: models)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and TensorBoard (default: runs)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
+    return parser.parse_args(argv)
+
+
+def _fail(reason: object) -> int:
+    print(f"train: {reason}", file=sys.stderr)
+    return 1
+
+
+def _is_done(config: Config, weights: Path) -> bool:
+    """Whether the member's final weights are there.
+
+    Raises:
+        TrainingError: they are, but were trained by another config.
+    """
+    if not weights.exists():
+        return False
+    from mask_rcnn.checkpoint import read_config
+
+    if read_config(weights) != config:
+        raise TrainingError(f"{weights}: trained with another config; move it away or give this config another name")
+    print(f"{weights}: already trained; delete it to train it again")
+    return True
+
+
+class Films:
+    """The films of a config's sources, read once for all members."""
+
+    def __init__(self, config: Config) -> None:
+        from mask_rcnn.data import load_films, read_records, split_records
+
+        self.config = config
+        self.train: dict[str, list[FilmRecord]] = {}
+        held_out: list[FilmRecord] = []
+        for source in config.data.sources:
+            records = read_records(source, config.laterality)
+            self.train[source], validation = split_records(records, config.data.train_fraction, config.seed)
+            held_out += validation
+        side = config.network.image_size
+        read = load_films([record for records in self.train.values() for record in records], side)
+        self.read: Mapping[Path, TrainingFilm] = {film.record.path: film for film in read}
+        self.validation = load_films(held_out, side) if held_out else []
+
+    def of_member(self, member: int) -> list[TrainingFilm]:
+        """The training films of member ``member``, from 1."""
+        from mask_rcnn.data import member_records
+
+        records = member_records(self.train, member - 1, self.config.data.members, self.config.seed)
+        return [self.read[record.path] for record in records if record.path in self.read]
+
+
+def train_member(
+    config: Config, member: int, films: Films, out: Path, runs: Path, initial_weights: Path | None = None
+) -> None:
+    """Trains one member, or what is left of its training, and writes its weights.
+
+    Raises:
+        CheckpointError: the weights to start from, or the checkpoint to go on from, cannot be used.
+        TrainingError: the checkpoint is another config's, or a loss is no longer finite.
+    """
+    import keras
+
+    from mask_rcnn import checkpoint
+    from mask_rcnn.data import TrainingBatches
+    from mask_rcnn.model import MaskRCNN
+
+    name = f"{config.name}_{member}"
+    run = runs / name
+    last = run / "last.weights.h5"
+    resumed = _epochs_done(config, last)
+    seed = config.seed + member
+    keras.utils.set_random_seed(seed)
+    model = MaskRCNN(config)
+    if initial_weights is not None and not resumed:
+        model.load_weights(initial_weights)
+    own = films.of_member(member)
+    different = len({film.record.path for film in own})
+    print(f"{name}: {len(own)} training films, {different} of them different; {len(films.validation)} to validate on")
+
+    training = config.training
+    heads_layers = "heads"
+    if initial_weights is None and training.heads_epochs:
+        print(f"{name}: from random weights there is nothing to freeze: the first stage trains all layers too")
+        heads_layers = "all"
+    stages = [
+        (0, training.heads_epochs, heads_layers, training.learning_rate),
+        (
+            training.heads_epochs,
+            training.heads_epochs + training.all_epochs,
+            "all",
+            training.learning_rate * training.all_learning_rate_factor,
+        ),
+    ]
+    validation = TrainingBatches(films.validation, config, seed, augment=False) if films.validation else None
+    for first, end, layers, rate in stages:
+        if resumed >= end:
+            continue
+        start = max(first, resumed)
+        batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
+        model.compile(_schedule(config, rate, (end - first) * len(batches)), layers)
+        if start == resumed > 0:
+            model.load_weights(last)
+            print(f"{name}: going on after epoch {resumed}")
+        callbacks = _callbacks(model, films.validation, run, last)
+        model.fit_stage(batches, validation, start, end, callbacks, verbose=1 if sys.stdout.isatty() else 2)
+    notes = {
+        "command": " ".join(sys.argv),
+        "member": member,
+        "films": different,
+        "laterality": config.laterality,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
+    checkpoint.save(model.network, config, out / f"{name}.weights.h5", notes=notes)
+    print(f"{name}: written to {out / f'{name}.weights.h5'}", flush=True)
+
+
+def _epochs_done(config: Config, last: Path) -> int:
+    """How many epochs the checkpoint holds; 0 where there is none."""
+    if not last.exists():
+        return 0
+    from mask_rcnn.checkpoint import read_config
+
+    if read_config(last) != config:
+        raise TrainingError(f"{last}: left by another config of this name; delete {last.parent} or rename the config")
+    with h5py.File(last, "r") as file:
+        return int(json.loads(file.attrs["notes"])["epochs"])
+
+
+def _schedule(config: Config, rate: float, steps: int) -> Any:
+    import keras
+
+    return keras.optimizers.schedules.CosineDecay(rate, steps) if config.training.schedule == "cosine" else rate
+
+
+def _callbacks(model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, last: Path) -> list[Any]:
+    """What is done after every step and epoch; the order matters: what is measured first is logged and kept after."""
+    import keras
+
+    from mask_rcnn import checkpoint
+
+    def refuse_infinite(batch: int, logs: Mapping[str, float] | None = None) -> None:
+        terms = dict(logs or {})
+        if not all(np.isfinite(value) for value in terms.values()):
+            listed = ", ".join(f"{key} {value:.4g}" for key, value in terms.items())
+            raise TrainingError(f"a loss is not finite at step {batch + 1}: {listed}; lower training.learning_rate")
+
+    def measure(epoch: int, logs: dict[str, float] | None = None) -> None:
+        if validation and logs is not None:
+            logs.update(validation_dice(model, validation))
+
+    def keep(epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        scores = {key: round(float(value), 5) for key, value in (logs or {}).items()}
+        checkpoint.save(model.network, model.config, last, half=False, notes={"epochs": epoch + 1, **scores})
+        with (run / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"epoch": epoch + 1, **scores}) + "\n")
+
+    run.mkdir(parents=True, exist_ok=True)
+    return [
+        keras.callbacks.LambdaCallback(on_train_batch_end=refuse_infinite),
+        keras.callbacks.LambdaCallback(on_epoch_end=measure),
+        keras.callbacks.TensorBoard(run, write_graph=False, profile_batch=0),
+        keras.callbacks.LambdaCallback(on_epoch_end=keep),
+    ]
+
+
+def validation_dice(model: MaskRCNN, films: Sequence[TrainingFilm]) -> dict[str, float]:
+    """The mean Dice of each lung's best detection over films fitted to the square: ``val_dice`` and each lung's own.
+
+    A lung that is not found counts 0; a film that shows none of that lung does not count.
+    """
+    from mask_rcnn.coco import CATEGORIES
+    from mask_rcnn.metrics import dice
+
+    scores: dict[int, list[float]] = {category: [] for category in CATEGORIES}
+    for film, found in zip(films, model.detect([film.film for film in films]), strict=True):
+        for category in CATEGORIES:
+            truth = film.labels == category
+            if truth.any():
+                own = np.flatnonzero(found["class_ids"] == category)
+                mask = found["masks"][..., own[0]] if len(own) else np.zeros_like(truth)
+                scores[category].append(dice(mask, truth))
+    result = {f"val_dice_{CATEGORIES[key]}": float(np.mean(values)) for key, values in scores.items() if values}
+    everything = [score for values in scores.values() for score in values]
+    return {"val_dice": float(np.mean(everything)), **result} if everything else {}

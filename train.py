@@ -1,0 +1,8 @@
+"""Trains the Mask R-CNNs: python train.py --config lungs.yaml (see --help)."""
+
+import sys
+
+from mask_rcnn.train_command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -38,7 +38,7 @@ from mask_rcnn.radiograph import FilmError, read_film
 if TYPE_CHECKING:
     import keras
 
-OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet.weights.h5"
+OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficientnetb0.weights.h5"
 
 Entry = dict[str, Any]  # what the journal keeps of a film; lungs are COCO annotations whose ids are still 0
 ENTRY_KEYS = ("stamp", "height", "width", "lungs")
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("data/dataset"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--unet", nargs="+", type=Path, default=[OWN_UNET], metavar="FILE",
-        help="weights of the ensemble's members, EfficientNetB0 or B7; default: the repository's unet.weights.h5",
+        help="weights of the ensemble's members, EfficientNetB0 or B7; default: the one in models/unet",
     )  # fmt: skip
     parser.add_argument(
         "--laterality", choices=["patient", "image"], default="patient",

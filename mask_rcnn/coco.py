@@ -108,10 +108,13 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: there is no such file; make it with create_dataset.py") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{path}: not readable as JSON ({error}); make it again with create_dataset.py") from error
-    missing = [key for key in ("images", "annotations", "categories") if key not in dataset] if isinstance(
-        dataset, dict) else ["images"]
-    if missing:
-        raise DatasetError(f"{path}: no COCO dataset, it lacks {missing[0]!r}; make it with create_dataset.py")
+    records = {"images": ("id", "file_name"), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")}
+    for key, fields in records.items():
+        if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
+            raise DatasetError(f"{path}: no COCO dataset, it lacks {key!r}; make it with create_dataset.py")
+        for record in dataset[key]:
+            if not isinstance(record, dict) or not all(field in record for field in fields):
+                raise DatasetError(f"{path}: a record of {key!r} lacks one of {fields}; make it with create_dataset.py")
     categories = {category.get("id"): category.get("name") for category in dataset["categories"]}
     if categories != CATEGORIES:
         raise DatasetError(f"{path}: its categories are {categories}, not {CATEGORIES}; renumber them")

@@ -262,11 +262,11 @@ def _check(config: Config) -> None:
     }
     for section, keys in positive.items():
         rules += [(getattr(getattr(config, section), key) > 0, f"{section}.{key} must be above 0") for key in keys]
-    for section_name, section in (("training", training), ("training.augmentation", training.augmentation)):
-        for item in dataclasses.fields(section):
-            value = getattr(section, item.name)
+    numbers = {"training": vars(training), "training.augmentation": vars(training.augmentation)}
+    for section, values in numbers.items():
+        for key, value in values.items():
             if isinstance(value, (int, float)):
-                rules.append((value >= 0, f"{section_name}.{item.name} must not be negative"))
+                rules.append((value >= 0, f"{section}.{key} must not be negative"))
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)

@@ -71,8 +71,8 @@ def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
 
     A film of the JSON whose ``quality`` is not ``accepted`` is left out, and one without annotations is taken
-    to show no lung; a film of a folder without a mask is named on standard error and left out, since nobody has
-    said what it shows. A folder's label masks hold the patient's sides.
+    to show no lung; a film of a folder without a mask is named on standard error and left out, since nobody
+    has said what it shows. A folder's label masks hold the patient's sides.
 
     Args:
         source: the JSON or the folder.

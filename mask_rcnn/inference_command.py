@@ -88,7 +88,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--src", type=Path, default=Path("data"), help="a film or a folder of films (default: data)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
-    parser.add_argument("--batch", type=int, default=1, help="films at a time; more are faster on a GPU (default: 1)")
+    parser.add_argument("--batch", type=int, default=1, help="films at a time; 8 are faster on a GPU (default: 1)")
     arguments = parser.parse_args(argv)
     if arguments.batch < 1:
         parser.error("--batch must be 1 or more")

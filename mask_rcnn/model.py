@@ -244,6 +244,7 @@ class MaskRCNN:
             initial_epoch=initial_epoch,
             callbacks=list(callbacks),
             verbose=verbose,
+            shuffle=False,  # the batches of an epoch are drawn by its seed: shuffled again, no run could be repeated
         )
 
     def compile(
@@ -318,5 +319,6 @@ def unmold(
         "rois": rois[whole],
         "class_ids": class_ids[whole],
         "scores": detections[whole, 5].astype(np.float32),
-        "masks": np.stack(full, axis=-1) if full else np.zeros((*shape, 0), bool),
+        # Stacked first and turned then, each mask stays in one piece of memory.
+        "masks": np.moveaxis(np.stack(full), 0, -1) if full else np.zeros((*shape, 0), bool),
     }

@@ -75,9 +75,9 @@ def _read_image(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata in films that decode perfectly well
-            with Image.open(path) as image:
-                _check_size(path, *image.size)
-                image = ImageOps.exif_transpose(image)
+            with Image.open(path) as file:
+                _check_size(path, *file.size)
+                image: Image.Image = ImageOps.exif_transpose(file)
                 if image.mode.startswith(("I", "F")):  # 16 and 32 bit grey
                     return to_8_bit(np.asarray(image))
                 if image.mode in ("P", "PA"):

@@ -118,7 +118,7 @@ class Films:
             held_out += validation
         side = config.network.image_size
         read = load_films([record for records in self.train.values() for record in records], side)
-        self.read: Mapping[Path, TrainingFilm] = {film.record.path: film for film in read}
+        self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in read}
         self.validation = load_films(held_out, side) if held_out else []
 
     def of_member(self, member: int) -> list[TrainingFilm]:
@@ -126,7 +126,7 @@ class Films:
         from mask_rcnn.data import member_records
 
         records = member_records(self.train, member - 1, self.config.data.members, self.config.seed)
-        return [self.read[record.path] for record in records if record.path in self.read]
+        return [self.read[record] for record in records if record in self.read]
 
 
 def train_member(

@@ -1,7 +1,7 @@
 """Measures how well networks find the lungs on films whose lungs are drawn, each network and their bag.
 
     python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/jsrt
-    python scripts/evaluate.py --unet models/unet.weights.h5 --data ../shared/data/jsrt
+    python scripts/evaluate.py --unet models/unet/efficientnetb0.weights.h5 --data ../shared/data/jsrt
 
 ``DIR`` holds ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2 (right).
 ``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` the summary and the command.

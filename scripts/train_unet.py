@@ -1,6 +1,6 @@
 """Trains the whole-lung U-Net on folders of films and masks: ``DIR/images/NAME.*`` with ``DIR/masks/NAME.png``.
 
-    python scripts/train_unet.py --data ../shared/data/shenzhen runs/phantoms --out models/unet.weights.h5
+    python scripts/train_unet.py --data ../shared/data/shenzhen runs/phantoms --out models/unet/efficientnetb0.weights.h5
 
 A mask's pixels above 0 are lung. Killed, the same command goes on at the last finished epoch.
 
@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from create_dataset.unet import SIDE, build_unet
+from mask_rcnn.checkpoint import halve
 from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
 
 
@@ -57,7 +58,7 @@ def augment(film: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tup
     """One film and mask as another build, pose, exposure or apparatus might have given them (both [256, 256])."""
     angle, scale = rng.normal(0, 6), np.exp(rng.normal(0, 0.12))
     stretch = np.exp(rng.normal(0, 0.06))
-    matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), angle, scale)
+    matrix = np.asarray(cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), angle, scale), np.float64)
     matrix[0] *= stretch
     matrix[:, 2] += rng.normal(0, 0.05 * SIDE, 2)
     border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
@@ -65,7 +66,7 @@ def augment(film: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tup
     mask = cv2.warpAffine(mask, matrix, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
     if rng.random() < 0.5:
         film, mask = film[:, ::-1], mask[:, ::-1]
-    shade = film.astype(np.float32) / 255
+    shade: np.ndarray = film.astype(np.float32) / 255
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
     shade += rng.normal(0, 0.08) * x + rng.normal(0, 0.08) * y
     for _ in range(rng.integers(0, 3)):  # an opacity, dense or faint, anywhere
@@ -75,7 +76,7 @@ def augment(film: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tup
     if rng.random() < 0.3:
         shade = cv2.GaussianBlur(shade, (0, 0), rng.uniform(0.5, 1.5))
     if rng.random() < 0.4:
-        shade += rng.normal(0, rng.uniform(0.01, 0.05), shade.shape)
+        shade = shade + rng.normal(0, rng.uniform(0.01, 0.05), shade.shape)
     if rng.random() < 0.2:  # local contrast enhancement, as some consoles apply before export
         clahe = cv2.createCLAHE(clipLimit=rng.uniform(1.5, 4), tileGridSize=(8, 8))
         shade = clahe.apply(np.clip(shade * 255, 0, 255).astype(np.uint8)) / np.float32(255)
@@ -106,7 +107,8 @@ class Batches(keras.utils.PyDataset):
         return as_inputs([film for film, _ in pairs]), np.stack([mask for _, mask in pairs])[..., None].astype("float32")
 
 
-def as_inputs(films: Sequence[np.ndarray]) -> np.ndarray:
+def as_inputs(films: Iterable[np.ndarray]) -> np.ndarray:
+    """Films [n, 256, 256] as the U-Net takes them, float32 [n, 256, 256, 3] in [0, 1]."""
     equalised = np.stack([equalise(film) for film in films])[..., None].astype(np.float32) / 255
     return np.repeat(equalised, 3, axis=-1)
 
@@ -130,31 +132,10 @@ def mean_dice(model: keras.Model, films: np.ndarray, masks: np.ndarray) -> float
     return float(np.mean(scores))
 
 
-def halve_weights(source: Path, target: Path, provenance: dict[str, object]) -> None:
-    """Copies a ``.weights.h5`` with every float as float16, without the optimiser, and notes where it came from."""
-    temporary = target.with_name(f".{target.name}.partial")
-    with h5py.File(source, "r") as full, h5py.File(temporary, "w") as half:
-
-        def copy(name: str, node: h5py.HLObject) -> None:
-            if name.split("/")[0] == "optimizer":
-                return
-            if isinstance(node, h5py.Dataset):
-                values = node[()]
-                half.create_dataset(name, data=values.astype(np.float16) if values.dtype == np.float32 else values)
-            else:
-                half.require_group(name)
-            for key, value in node.attrs.items():
-                half[name].attrs[key] = value
-
-        full.visititems(copy)
-        half.attrs["provenance"] = json.dumps(provenance)
-    os.replace(temporary, target)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("models/unet.weights.h5"))
+    parser.add_argument("--out", type=Path, default=Path("models/unet/efficientnetb0.weights.h5"))
     parser.add_argument("--encoder", choices=["efficientnetb0", "efficientnetb7"], default="efficientnetb0")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch", type=int, default=8)
@@ -209,7 +190,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     dice = mean_dice(model, films[held], masks[held])
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) for key, value in vars(arguments).items()}
-    halve_weights(last, arguments.out, {**settings, "films": len(kept), "held_out_dice": round(dice, 4)})
+    copy = arguments.out.with_name(f".partial-{arguments.out.name}")
+    shutil.copyfile(last, copy)
+    halve(copy)
+    with h5py.File(copy, "a") as file:
+        file.attrs["notes"] = json.dumps({**settings, "films": len(kept), "held_out_dice": round(dice, 4)})
+    os.replace(copy, arguments.out)
     print(f"{arguments.out}: held-out Dice {dice:.4f}")
     return 0
 

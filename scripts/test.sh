@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# bash scripts/test.sh: sets up what is missing, then lint, types and tests with their coverage; setup.cfg configures all.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bash scripts/setup.sh requirements.txt requirements-dev.txt
+
+python=.venv/bin/python
+echo "== lint"
+"$python" -m flake8
+echo "== types"
+"$python" -m mypy
+echo "== tests"
+"$python" -m coverage run -m pytest -m "not slow" -q -rs --durations=10
+"$python" -m coverage report

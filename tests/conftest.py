@@ -1,0 +1,39 @@
+"""What all tests share: quiet libraries, equal random numbers, and the folders that not every machine has."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both are read when the libraries are imported
+os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _equal_random_numbers() -> None:
+    """Every test starts from the same seed, whichever ran before it; tests without Keras do not wait for its import."""
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real films, which are not in the repository; skips where they are not beside it either."""
+    return _folder_or_skip(SHARED / "data", "real films")
+
+
+@pytest.fixture(scope="session")
+def shared_parity() -> Path:
+    """The folder of the reference's answers; skips where it is not there."""
+    return _folder_or_skip(SHARED / "parity", "the reference implementation's answers")
+
+
+def _folder_or_skip(folder: Path, content: str) -> Path:
+    if not folder.is_dir():
+        pytest.skip(f"needs {content} in ../shared/{folder.name}, which is not here")
+    return folder

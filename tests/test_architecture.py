@@ -1,0 +1,196 @@
+"""What no single module can promise: imports run downwards, names stand in one place, requirements say what is used."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mask_rcnn.coco import CATEGORIES
+from mask_rcnn.config import NetworkConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A module imports from its own floor and from those below; a new module has to be given a floor.
+FLOORS = (
+    {"config", "radiograph", "coco", "utils"},
+    {"resnet", "layers", "losses"},
+    {"model", "checkpoint"},
+    {"data", "augmentation", "metrics", "ensemble", "visualize"},
+    {"train_command", "inference_command", "results", "devices"},
+)
+FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}
+
+# Packages that are imported under another name than they are installed by.
+INSTALLED_AS = {
+    "cv2": "opencv-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "segmentation_models": "segmentation-models",
+}
+
+# Required and never imported here: Keras's callback and pydicom's decoders find them by themselves.
+FOUND_BY_OTHERS = {"tensorboard", "pylibjpeg", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg"}
+
+SOURCES = sorted(
+    path
+    for folder in ("mask_rcnn", "create_dataset", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+) + sorted(ROOT.glob("*.py"))
+PACKAGED = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("mask_rcnn", "create_dataset")]
+
+
+def name_of(path: Path) -> str:
+    """``mask_rcnn/coco.py`` is ``mask_rcnn.coco``, a package's ``__init__.py`` the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+MODULES = {name_of(path): path for path in PACKAGED}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Every module that a file imports, inside functions too: ``from mask_rcnn import coco`` is ``mask_rcnn.coco``."""
+    found: set[str] = set()
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            if node.level:
+                package = ".".join([*path.relative_to(ROOT).parts[: -node.level], *filter(None, [node.module])])
+            inside = {f"{package}.{alias.name}" for alias in node.names}
+            found |= (inside & MODULES.keys()) or {package}
+    return found
+
+
+def own_imports(name: str) -> set[str]:
+    """The project's modules that one of them imports, itself and empty packages aside."""
+    return (imports_of(MODULES[name]) & MODULES.keys()) - {name}
+
+
+def test_every_module_of_the_network_has_a_floor() -> None:
+    assert {name for name in MODULES if name.startswith("mask_rcnn.")} == FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("name", sorted(FLOOR_OF))
+def test_imports_run_downwards(name: str) -> None:
+    above = {other for other in own_imports(name) if FLOOR_OF.get(other, len(FLOORS)) > FLOOR_OF[name]}
+    assert not above, f"{name} stands on floor {FLOOR_OF[name]} and imports {above}"
+
+
+def test_augmentation_needs_nothing_but_the_lowest_floor() -> None:
+    assert {FLOOR_OF[other] for other in own_imports("mask_rcnn.augmentation")} == {0}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("create_dataset")))
+def test_making_a_dataset_needs_nothing_but_the_lowest_floor(name: str) -> None:
+    outside = {other for other in own_imports(name) if not other.startswith("create_dataset")}
+    assert all(FLOOR_OF[other] == 0 for other in outside), outside
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    finished: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " imports ".join((*way[way.index(name):], name))
+        if name not in finished:
+            for other in sorted(own_imports(name)):
+                visit(other, (*way, name))
+            finished.add(name)
+
+    for name in MODULES:
+        visit(name, ())
+    assert finished == MODULES.keys()
+
+
+def test_the_lowest_floor_runs_without_keras() -> None:
+    modules = sorted(f"mask_rcnn.{name}" for name in FLOORS[0]) + ["create_dataset.lungs", "create_dataset.sources"]
+    backends = {"keras", "tensorflow", "jax", "torch"}
+    code = f"import sys, {', '.join(modules)}; print(sorted({backends} & sys.modules.keys()))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_network_speaks_keras_alone() -> None:
+    backends = {"tensorflow", "jax", "torch"}
+    bound = {name for name in FLOOR_OF if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
+    assert bound <= {"mask_rcnn.devices"}, "the network runs on every backend of Keras"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_module_says_what_it_is_for(path: Path) -> None:
+    tree = tree_of(path)
+    assert ast.get_docstring(tree) or not tree.body
+
+
+def texts_of(tree: ast.Module) -> Iterator[str]:
+    """The strings that a module computes with: docstrings are for readers."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.value
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_lungs_are_named_and_numbered_in_one_place(name: str) -> None:
+    tree = tree_of(MODULES[name])
+    named = [text for text in texts_of(tree) if any(category in text for category in CATEGORIES.values())]
+    numbered = [
+        target.id
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in ast.walk(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
+        and target.id in ("LEFT_LUNG", "RIGHT_LUNG", "CATEGORIES")
+    ]
+    if name == "mask_rcnn.coco":
+        assert sorted(named) == sorted(CATEGORIES.values()) and len(numbered) == 3
+    else:
+        assert not named and not numbered, "ids and names of the lungs belong to coco.py alone"
+
+
+def test_the_network_has_a_class_for_each_lung_and_the_background() -> None:
+    assert NetworkConfig().class_count == 1 + len(CATEGORIES)
+
+
+def required(file: str) -> dict[str, str]:
+    lines = (ROOT / file).read_text(encoding="utf-8").splitlines()
+    entries = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {name.strip(): version.strip() for name, version in entries}
+
+
+def packages_of(paths: list[Path]) -> set[str]:
+    """What has to be installed for these files, by the name it is installed under."""
+    own = {"mask_rcnn", "create_dataset", "scripts", "phantom", "tests", "conftest"} | {path.stem for path in SOURCES}
+    roots = {module.split(".")[0] for path in paths for module in imports_of(path)}
+    return {INSTALLED_AS.get(root, root) for root in roots - own - sys.stdlib_module_names}
+
+
+def test_requirements_name_what_is_imported_and_nothing_else() -> None:
+    assert required("requirements.txt").keys() - FOUND_BY_OTHERS == packages_of(SOURCES)
+    assert required("requirements.txt").keys() >= FOUND_BY_OTHERS
+
+
+def test_requirements_of_developers_cover_the_tests() -> None:
+    known = required("requirements.txt").keys() | required("requirements-dev.txt").keys()
+    assert packages_of(sorted((ROOT / "tests").glob("*.py"))) <= known
+
+
+def test_every_requirement_says_a_version_known_to_work() -> None:
+    versions = required("requirements.txt") | required("requirements-dev.txt")
+    assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions.values()), versions

@@ -1,0 +1,192 @@
+"""Bagging against the reference's vectors, and against loops that spell it out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box
+from mask_rcnn.config import BagConfig
+from mask_rcnn.ensemble import agreement, bag_film, bag_masks, label_mask, majority
+
+PARITY = Path(__file__).parents[1] / ".." / "shared" / "parity" / "pipeline.npz"
+
+
+def blob(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """A ragged shape with holes, spurs and crumbs, which may touch the film's edges."""
+    return ndimage.gaussian_filter(rng.normal(size=shape), 2.5) > rng.uniform(-0.05, 0.05)
+
+
+def naive_opening(mask: np.ndarray, side: int, centred: bool) -> np.ndarray:
+    """Opening pixel by pixel: what lies beyond the film's edge erodes nothing and adds nothing."""
+    height, width = mask.shape
+    offsets = [k - side // 2 for k in range(side)]
+    eroded = np.zeros_like(mask)
+    for y, x in np.ndindex(mask.shape):
+        around = [(y + dy, x + dx) for dy in offsets for dx in offsets]
+        eroded[y, x] = all(mask[p, q] for p, q in around if 0 <= p < height and 0 <= q < width)
+    back = [-offset for offset in offsets] if centred else offsets
+    opened = np.zeros_like(mask)
+    for y, x in np.ndindex(mask.shape):
+        around = [(y + dy, x + dx) for dy in back for dx in back]
+        opened[y, x] = any(eroded[p, q] for p, q in around if 0 <= p < height and 0 <= q < width)
+    return opened
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    parts, count = ndimage.label(mask, np.ones((3, 3)))
+    sizes = [np.count_nonzero(parts == part) for part in range(1, count + 1)]
+    return parts == 1 + int(np.argmax(sizes)) if count else np.zeros_like(mask)
+
+
+def detection(masks: dict[int, np.ndarray], scores: dict[int, float]) -> dict[str, np.ndarray]:
+    """What a member detects, in the form that ``MaskRCNN.detect`` gives it."""
+    return {
+        "rois": np.array([mask_box(mask) for mask in masks.values()], np.int32).reshape(-1, 4),
+        "class_ids": np.array(list(masks), np.int32),
+        "scores": np.array([scores[category] for category in masks], np.float32),
+        "masks": np.stack(list(masks.values()), axis=-1),
+    }
+
+
+def rectangle(shape: tuple[int, int], y1: int, x1: int, y2: int, x2: int) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
+@pytest.mark.skipif(not PARITY.is_file(), reason="../shared/parity, the reference's vectors, is not here")
+@pytest.mark.parametrize("case", range(4))
+def test_bag_is_the_references(case: int) -> None:
+    with np.load(PARITY) as vectors:
+        masks = np.unpackbits(vectors[f"bag_masks_{case}"], axis=1)[:, :400].astype(bool)
+        expected = np.unpackbits(vectors[f"bag_mask_{case}"], axis=0)[:400].astype(bool)
+        mask, box, score = bag_masks(masks, vectors[f"bag_boxes_{case}"], vectors[f"bag_scores_{case}"])
+        assert mask.dtype == bool and np.array_equal(mask, expected)
+        assert box == tuple(vectors[f"bag_box_{case}"])
+        assert score == pytest.approx(float(vectors[f"bag_score_{case}"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("opening", [1, 2, 3, 4, 5])
+def test_bag_masks_equals_the_loop(opening: int, centred: bool) -> None:
+    rng = np.random.default_rng(opening)
+    for count in (1, 2, 3, 5):
+        masks = np.stack([blob(rng, (37, 29)) for _ in range(count)])
+        boxes = np.array([mask_box(mask) for mask in masks])
+        voted = masks.sum(0) >= min(2, count)
+        expected = largest_part(naive_opening(voted, opening, centred))
+        mask, _, _ = bag_masks(masks, boxes, np.ones(count), min_votes=2, opening=opening, centred=centred)
+        assert np.array_equal(mask, expected)
+
+
+def test_reference_moves_the_mask_by_a_pixel_and_centred_does_not() -> None:
+    lung = rectangle((40, 30), 5, 6, 25, 20)
+    arguments = (lung[None], np.array([mask_box(lung)]), np.array([0.9]))
+    assert mask_box(bag_masks(*arguments)[0]) == (6, 7, 26, 21)
+    assert np.array_equal(bag_masks(*arguments, centred=True)[0], lung)
+
+
+@pytest.mark.parametrize(("found", "needed"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 3)])
+def test_a_pixel_needs_three_votes_or_all_there_are(found: int, needed: int) -> None:
+    # Member k draws rows 10 k and below, so the row that is lung tells the votes that were needed.
+    masks = np.stack([rectangle((80, 20), 10 * k, 0, 80, 20) for k in range(found)])
+    mask, _, _ = bag_masks(masks, np.zeros((found, 4), int), np.ones(found), opening=1)
+    assert mask_box(mask)[0] == 10 * (needed - 1)
+
+
+def test_nothing_survives_where_members_agree_on_no_pixel() -> None:
+    masks = np.stack([rectangle((30, 30), 0, 0, 10, 10), rectangle((30, 30), 20, 20, 30, 30)])
+    mask, box, score = bag_masks(masks, np.array([[0, 0, 10, 10], [20, 20, 30, 30]]), np.array([0.8, 0.9]))
+    assert not mask.any() and box == (0, 0, 30, 30) and score == pytest.approx(0.85)
+
+
+def test_majority_of_few_members() -> None:
+    assert [majority(count, 3) for count in range(1, 8)] == [1, 2, 2, 3, 3, 3, 3]
+    assert majority(5, 1) == 1
+
+
+def test_agreement() -> None:
+    lower, upper = rectangle((10, 10), 0, 0, 6, 10), rectangle((10, 10), 4, 0, 10, 10)
+    nothing = np.zeros((10, 10), bool)
+    assert agreement(np.stack([lower, lower, lower])) == 1
+    assert agreement(np.stack([lower, upper])) == pytest.approx(2 * 20 / 120)
+    assert agreement(np.stack([lower, lower, upper])) == pytest.approx((1 + 2 / 3) / 3)
+    assert agreement(np.stack([lower, nothing])) == 0
+    assert math.isnan(agreement(np.stack([lower]))) and math.isnan(agreement(np.stack([nothing, nothing])))
+
+
+def test_bag_film_works_on_a_crop_as_on_the_whole_film() -> None:
+    rng, shape = np.random.default_rng(4), (90, 120)
+    left = [rectangle(shape, *(np.array([20, 70, 80, 110]) + rng.integers(-3, 4, 4))) for _ in range(5)]
+    right = [rectangle(shape, *(np.array([0, 0, 85, 45]) + rng.integers(0, 4, 4))) for _ in range(4)]
+    members = [detection({LEFT_LUNG: mask}, {LEFT_LUNG: 0.7 + k / 20}) for k, mask in enumerate(left)]
+    for k, mask in enumerate(right):
+        members[k] = detection({LEFT_LUNG: left[k], RIGHT_LUNG: mask}, {LEFT_LUNG: 0.7 + k / 20, RIGHT_LUNG: 0.8})
+    lungs = bag_film(members, BagConfig())
+    assert list(lungs) == [LEFT_LUNG, RIGHT_LUNG]
+    for category, masks in ((LEFT_LUNG, left), (RIGHT_LUNG, right)):
+        lung, boxes = lungs[category], np.array([mask_box(mask) for mask in masks])
+        expected, _, _ = bag_masks(np.stack(masks), boxes, np.ones(len(masks)), centred=True)
+        assert np.array_equal(lung.mask, expected) and lung.box == mask_box(expected)
+        assert lung.votes == len(masks) and lung.agreement == pytest.approx(agreement(np.stack(masks)))
+    assert lungs[LEFT_LUNG].score == pytest.approx(0.8) and lungs[RIGHT_LUNG].score == pytest.approx(0.8)
+
+
+def test_the_best_detection_of_a_member_counts() -> None:
+    shape = (60, 60)
+    good, bad = rectangle(shape, 10, 10, 50, 30), rectangle(shape, 0, 30, 60, 60)
+    member = {
+        "rois": np.array([mask_box(bad), mask_box(good)], np.int32),
+        "class_ids": np.array([LEFT_LUNG, LEFT_LUNG], np.int32),
+        "scores": np.array([0.71, 0.93], np.float32),
+        "masks": np.stack([bad, good], axis=-1),
+    }
+    lungs = bag_film([member], BagConfig())
+    assert list(lungs) == [LEFT_LUNG] and np.array_equal(lungs[LEFT_LUNG].mask, good)
+    assert lungs[LEFT_LUNG].score == pytest.approx(0.93) and math.isnan(lungs[LEFT_LUNG].agreement)
+
+
+def test_pixels_claimed_twice_go_to_more_votes_then_to_the_higher_score() -> None:
+    shape = (40, 60)
+    left, wide, right = (rectangle(shape, 0, x1, 40, x2) for x1, x2 in ((30, 60), (20, 60), (0, 40)))
+    scores = {LEFT_LUNG: 0.8, RIGHT_LUNG: 0.9}
+    # Columns 20 to 30: left has one vote of one member in four, too few; 30 to 40: left has four votes, right three.
+    members = [detection({LEFT_LUNG: left, RIGHT_LUNG: right}, scores) for _ in range(3)]
+    members.append(detection({LEFT_LUNG: wide}, scores))
+    lungs = bag_film(members, BagConfig())
+    assert np.array_equal(lungs[LEFT_LUNG].mask, left) and lungs[LEFT_LUNG].box == (0, 30, 40, 60)
+    assert lungs[RIGHT_LUNG].box == (0, 0, 40, 30)
+    # Three votes each: the right lung has the higher score.
+    lungs = bag_film(members[:3], BagConfig())
+    assert lungs[LEFT_LUNG].box == (0, 40, 40, 60) and lungs[RIGHT_LUNG].box == (0, 0, 40, 40)
+    assert not (lungs[LEFT_LUNG].mask & lungs[RIGHT_LUNG].mask).any()
+    # A lung that another swallows whole is not found.
+    inner = detection({LEFT_LUNG: rectangle(shape, 10, 10, 20, 20), RIGHT_LUNG: right}, scores)
+    assert list(bag_film([inner], BagConfig())) == [RIGHT_LUNG]
+
+
+def test_no_detection_no_lung() -> None:
+    nothing = {
+        "rois": np.zeros((0, 4), np.int32),
+        "class_ids": np.zeros(0, np.int32),
+        "scores": np.zeros(0, np.float32),
+        "masks": np.zeros((30, 20, 0), bool),
+    }
+    assert bag_film([nothing] * 5, BagConfig()) == {}
+    thread = detection({RIGHT_LUNG: rectangle((30, 20), 2, 2, 30, 4)}, {RIGHT_LUNG: 1.0})
+    assert bag_film([thread], BagConfig()) == {}, "two columns do not survive an opening of four"
+    assert list(bag_film([thread], BagConfig(opening=2))) == [RIGHT_LUNG]
+
+
+def test_label_mask() -> None:
+    shape = (30, 40)
+    left, right = rectangle(shape, 0, 20, 30, 40), rectangle(shape, 0, 0, 30, 15)
+    member = detection({LEFT_LUNG: left, RIGHT_LUNG: right}, {LEFT_LUNG: 0.9, RIGHT_LUNG: 0.9})
+    labels = label_mask(bag_film([member], BagConfig()), shape)
+    assert labels.dtype == np.uint8 and np.array_equal(labels, left * LEFT_LUNG + right * RIGHT_LUNG)
+    assert not label_mask({}, shape).any()

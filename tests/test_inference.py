@@ -1,0 +1,347 @@
+"""The inference command through ``main``: real networks of random weights, real films, real files."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from mask_rcnn import inference_command
+from mask_rcnn.coco import CATEGORIES, decode_mask, mask_box, to_xywh
+from mask_rcnn.config import config_from_dict
+from mask_rcnn.devices import DeviceError, choose_device
+from mask_rcnn.inference_command import find_films, main
+from mask_rcnn.radiograph import find_film_paths, read_film
+from mask_rcnn.results import COLUMNS, result_names
+
+ROOT = Path(__file__).parents[1]
+PHANTOMS = sorted((ROOT / "data" / "phantoms" / "images").glob("*.png"))
+
+
+def save_network(path: Path, seed: int, laterality: str = "patient", classes: int = 3) -> Path:
+    """A network of a few thousand random weights that calls every proposal a lung, so that something is found."""
+    import keras
+
+    from mask_rcnn.model import MaskRCNN
+
+    keras.utils.set_random_seed(seed)
+    small = {
+        "image_size": 64, "class_count": classes, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8,
+        "pyramid_output_channels": 8, "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
+    }
+    model = MaskRCNN(config_from_dict({
+        "seed": seed, "laterality": laterality, "network": small, "proposals": {"inference_count": 16},
+        "detection": {"min_score": 0.0, "max_instances": 4}, "bag": {"members": 1, "min_votes": 1, "opening": 1},
+    }))
+    _, bias = model.network.named_layers()["mrcnn_class_logits"].weights
+    bias.assign([-50.0, *[0.0] * (classes - 1)])
+    model.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("models")
+    return [str(save_network(folder / f"member_{k}.weights.h5", seed=k)) for k in range(2)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once() -> Iterator[None]:
+    """A network that several tests load is built and compiled for the first of them: that is most of their time."""
+    from mask_rcnn.model import MaskRCNN
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNN, "load", staticmethod(functools.cache(MaskRCNN.load)))
+        yield
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Three films in two folders, all readable."""
+    folder = tmp_path / "films"
+    for k, name in enumerate(("a/one.png", "a/two words ü.png", "b/three.png")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PHANTOMS[k], folder / name)
+    return folder
+
+
+def run(weights: Sequence[str], source: Path, out: Path, *more: str) -> int:
+    return main(["--weights", *weights, "--src", str(source), "--out", str(out), "--device", "cpu", *more])
+
+
+def tables(out: Path) -> tuple[list[dict[str, str]], list[dict[str, Any]], dict[str, Any]]:
+    with (out / "measurements.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return rows, json.loads((out / "results.json").read_text()), json.loads((out / "run.json").read_text())
+
+
+def test_every_film_gets_mask_picture_and_measurements(weights: list[str], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(weights, source, out) == 0
+    rows, found, provenance = tables(out)
+    assert [row["file"] for row in rows] == ["a/one.png", "a/two words ü.png", "b/three.png"]
+    assert list(rows[0]) == list(COLUMNS)
+    assert len(found) > 0, "these networks call everything a lung: a test without lungs would test little"
+    for row in rows:
+        film = read_film(source / row["file"])
+        with Image.open(out / "masks" / row["result"]) as image:
+            labels, notes = np.asarray(image), image.info
+        assert labels.dtype == np.uint8 and labels.shape == film.shape == (int(row["height"]), int(row["width"]))
+        assert notes["laterality"] == row["laterality"] == "patient" and "1 left_lung" in notes["labels"]
+        with Image.open(out / "overlays" / row["result"]) as picture:
+            assert picture.mode == "RGB" and picture.width > 1.4 * picture.height * film.shape[1] / film.shape[0]
+        assert set(np.unique(labels)) <= {0, *CATEGORIES}
+        for category, side in ((1, "left"), (2, "right")):
+            mask, box = labels == category, mask_box(labels == category)
+            assert row[f"{side}_found"] == str(int(mask.any()))
+            entries = [e for e in found if e["image_id"] == int(row["image_id"]) and e["category_id"] == category]
+            assert len(entries) == int(mask.any())
+            if not mask.any():
+                assert row[f"{side}_score"] == row[f"{side}_area_px"] == row["left_right_area_ratio"] == ""
+                continue
+            assert int(row[f"{side}_area_px"]) == mask.sum()
+            assert tuple(int(row[f"{side}_{edge}"]) for edge in ("y1", "x1", "y2", "x2")) == box
+            y, x = np.argwhere(mask).mean(0)
+            assert float(row[f"{side}_centroid_y"]) == pytest.approx(y, abs=0.006)
+            assert float(row[f"{side}_centroid_x"]) == pytest.approx(x, abs=0.006)
+            assert float(row[f"{side}_area_fraction"]) == pytest.approx(mask.mean(), abs=1e-6)
+            assert 1 <= int(row[f"{side}_votes"]) <= 2 and 0 <= float(row[f"{side}_score"]) <= 1
+            assert (row[f"{side}_agreement"] == "") == (row[f"{side}_votes"] == "1")
+            assert np.array_equal(decode_mask(entries[0]["segmentation"]), mask)
+            assert entries[0]["bbox"] == to_xywh(box)
+    assert provenance["finished"] and provenance["skipped"] == [] and provenance["laterality"] == "patient"
+    assert [Path(entry["file"]).name for entry in provenance["weights"]] == [Path(path).name for path in weights]
+    assert provenance["weights"][1]["config"]["seed"] == 1 and len(provenance["weights"][0]["sha256"]) == 64
+    assert {"python", "keras", "numpy"} <= set(provenance["versions"])
+    assert not list(out.rglob(".*")), "no partial file is left behind"
+
+
+def test_results_load_as_coco_results(weights: list[str], source: Path, tmp_path: Path) -> None:
+    assert run(weights[:1], source, tmp_path / "out") == 0
+    _, found, provenance = tables(tmp_path / "out")
+    truth = COCO()
+    truth.dataset = {"images": provenance["images"], "categories": provenance["categories"], "annotations": []}
+    truth.createIndex()
+    loaded = truth.loadRes(str(tmp_path / "out" / "results.json"))
+    assert len(loaded.anns) == len(found) > 0
+    assert truth.loadImgs([3])[0]["file_name"] == "b/three.png"
+
+
+def test_a_single_film_and_a_batch(weights: list[str], source: Path, tmp_path: Path) -> None:
+    film = source / "b" / "three.png"
+    assert run(weights[:1], film, tmp_path / "single") == 0
+    assert (tmp_path / "single" / "masks" / "three.png").is_file()
+    assert (tmp_path / "single" / "overlays" / "three.png").is_file()
+    # A network sees each film for itself: what lies beside it in a batch changes nothing.
+    assert run(weights[:1], source, tmp_path / "batch", "--batch", "3") == 0
+    single, batch = (
+        np.asarray(Image.open(tmp_path / name)) for name in ("single/masks/three.png", "batch/masks/b/three.png")
+    )
+    assert (single != batch).mean() < 0.001
+
+
+def test_bad_files_are_named_and_the_rest_goes_on(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "a" / "empty.jpeg").touch()
+    (source / "a" / "text.png").write_text("no picture")
+    (source / "b" / "torn.png").write_bytes(PHANTOMS[0].read_bytes()[:20_000])
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(source / "b" / "tiny.png")
+    (source / "notes.txt").write_text("no film by its name: passed over")
+    shutil.copy(PHANTOMS[3], source / "caf\udce9.png")  # a name in Latin-1, as old archives have them
+    assert run(weights[:1], source, tmp_path / "out") == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4 and all(line.startswith("skipped ") and "; " in line for line in errors)
+    rows, _, provenance = tables(tmp_path / "out")
+    assert [row["file"] for row in rows] == ["a/one.png", "a/two words ü.png", "b/three.png", "caf\\udce9.png"]
+    assert [row["image_id"] for row in rows] == ["2", "4", "5", "8"], "the place among all the files of the source"
+    skipped = {entry["file"]: entry["reason"] for entry in provenance["skipped"]}
+    assert list(skipped) == ["a/empty.jpeg", "a/text.png", "b/tiny.png", "b/torn.png"]
+    assert "empty" in skipped["a/empty.jpeg"] and "3 x 3" in skipped["b/tiny.png"]
+
+
+def test_a_stopped_run_goes_on(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(weights[:1], source, out) == 0
+    whole = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and path.name != "run.json"}
+    # Killed while it wrote the third film's line: the tables of the end are not there, the last line is torn.
+    journal = out / "films.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    (out / "results.json").unlink()
+    rows = (out / "measurements.csv").read_bytes().splitlines(keepends=True)
+    (out / "measurements.csv").write_bytes(b"".join(rows[:2]) + rows[2][:10])
+    before = {name: (out / "masks" / name).stat().st_mtime_ns for name in ("a/one.png", "b/three.png")}
+    capsys.readouterr()
+    assert run(weights[:1], source, out) == 0
+    assert "going on" in (said := capsys.readouterr().out) and "2 of 3 films" in said
+    after = {name: (out / "masks" / name).stat().st_mtime_ns for name in before}
+    assert before["a/one.png"] == after["a/one.png"] and before["b/three.png"] != after["b/three.png"]
+    assert {path: path.read_bytes() for path in whole} == whole
+
+
+def test_what_changed_is_done_again(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(weights[:1], source, out) == 0
+    shutil.copy(PHANTOMS[5], source / "a" / "one.png")
+    (out / "overlays" / "a" / "two words ü.png").unlink()
+    shutil.copy(PHANTOMS[6], source / "a" / "another.png")
+    capsys.readouterr()
+    assert run(weights[:1], source, out) == 0
+    assert "1 of 4 films" in capsys.readouterr().out
+    rows, _, _ = tables(out)
+    assert [row["file"] for row in rows] == ["a/another.png", "a/one.png", "a/two words ü.png", "b/three.png"]
+    assert [row["image_id"] for row in rows] == ["1", "2", "3", "4"]
+    assert (int(rows[1]["height"]), int(rows[1]["width"])) == read_film(PHANTOMS[5]).shape
+    # Other weights: nothing of the earlier run counts.
+    assert run(weights[1:], source, out) == 0
+    assert "begun anew" in capsys.readouterr().out
+    assert tables(out)[2]["weights"][0]["config"]["seed"] == 1
+
+
+def test_ctrl_c_leaves_whole_tables(
+    weights: list[str],
+    source: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, draw, drawn = tmp_path / "out", inference_command.overlay, []
+
+    def draw_two(*arguments: Any) -> np.ndarray:
+        if len(drawn) == 2:
+            raise KeyboardInterrupt
+        drawn.append(arguments)
+        return draw(*arguments)
+
+    monkeypatch.setattr(inference_command, "overlay", draw_two)
+    assert run(weights[:1], source, out) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    rows, found, provenance = tables(out)
+    assert [row["file"] for row in rows] == ["a/one.png", "a/two words ü.png"]
+    assert {entry["image_id"] for entry in found} <= {1, 2} and not provenance["finished"]
+    monkeypatch.undo()
+    assert run(weights[:1], source, out) == 0
+    assert "2 of 3 films are done" in capsys.readouterr().out
+    assert len(tables(out)[0]) == 3 and tables(out)[2]["finished"]
+
+
+def test_bad_weights_are_left_out(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn, copy = tmp_path / "torn.weights.h5", tmp_path / "copy.weights.h5"
+    torn.write_bytes(Path(weights[0]).read_bytes()[:3000])
+    shutil.copy(weights[0], copy)
+    pattern = str(Path(weights[0]).parent / "member_*.weights.h5")  # as a shell without globs hands it over
+    given = [pattern, str(torn), str(copy), str(tmp_path / "absent.weights.h5")]
+    assert run(given, source / "a" / "one.png", tmp_path / "out") == 0
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and all(line.startswith("left out ") for line in errors)
+    assert "torn.weights.h5" in errors[0] and "same weights" in errors[1] and "no such file" in errors[2]
+    rows, _, provenance = tables(tmp_path / "out")
+    assert rows[0]["members"] == "2" and len(provenance["weights"]) == 2
+
+
+def test_members_of_two_lateralities_are_refused(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_image = save_network(tmp_path / "image.weights.h5", seed=3, laterality="image")
+    assert run([*weights[:1], str(by_image)], source, tmp_path / "out") == 1
+    assert "laterality image" in (line := capsys.readouterr().err) and line.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    # Alone they are as good as any, and every file says by which names the lungs go.
+    assert run([str(by_image)], source / "a" / "one.png", tmp_path / "out") == 0
+    rows, _, provenance = tables(tmp_path / "out")
+    assert rows[0]["laterality"] == provenance["laterality"] == "image"
+    with Image.open(tmp_path / "out" / "masks" / "one.png") as image:
+        assert image.info["laterality"] == "image"
+    four = save_network(tmp_path / "four.weights.h5", seed=4, classes=4)
+    assert run([str(four)], source, tmp_path / "out") == 1
+    assert "4 classes" in capsys.readouterr().err
+
+
+def test_where_nothing_can_be_done(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "film.png").write_text("no picture")
+    (tmp_path / "file").touch()
+    out = tmp_path / "out"
+    failures = {
+        "no such file or folder": (weights, tmp_path / "absent", out),
+        "no film in it": (weights, tmp_path / "empty", out),
+        "no weights that can be used": ([str(tmp_path / "file")], source, out),
+        "is no image": (weights[:1], tmp_path / "bad", out),
+        "cannot be written": (weights[:1], source, tmp_path / "file" / "out"),
+        "unknown; give auto": (weights, source, out, "--device", "tpu"),
+    }
+    for reason, arguments in failures.items():
+        assert run(*arguments) == 1
+        errors = capsys.readouterr().err
+        assert reason in errors and "Traceback" not in errors
+    with pytest.raises(SystemExit) as error:
+        run(weights, source, out, "--batch", "0")
+    assert error.value.code == 2
+
+
+def test_device_names() -> None:
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    assert choose_device("cpu") == "running on the CPU"
+    with pytest.raises(DeviceError, match="unknown"):
+        choose_device("gpu:")
+    with pytest.raises(DeviceError, match="gpu:99"):
+        choose_device("gpu:99")
+    if not gpus:
+        assert choose_device("auto") == "no GPU found: running on the CPU"
+
+
+def test_find_film_paths(tmp_path: Path) -> None:
+    kept = ["a/film.JPG", "b.tiff", "c/d/e.dcm", "c/d/IM0001", "masks.png"]
+    left_out = [".hidden.png", ".git/x.png", "__MACOSX/x.png", "a/masks/film.png", "a/Overlays/film.png",
+                "out/film.png", "a/notes.txt", "a/IM0002", "mask/film.png"]
+    for name in kept + left_out:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "c" / "d" / "IM0001").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
+    found = find_film_paths(tmp_path, skip=[tmp_path / "out"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(kept)
+    assert len(find_films(tmp_path, out=tmp_path / "out")) == len(kept), "earlier results are no films"
+    assert len(find_films(tmp_path, out=tmp_path)) == len(kept) + 1, "results beside the films do not hide them"
+    assert find_film_paths(tmp_path / "b.tiff") == [tmp_path / "b.tiff"]
+    assert find_film_paths(tmp_path / "a" / "masks") == [tmp_path / "a" / "masks" / "film.png"], "asked for by name"
+
+
+def test_films_that_would_share_a_result_do_not() -> None:
+    films = ["a/b.jpeg", "a/b.png", "a/B.dcm", "c.d/e.f.png", "x.jpg", "x.png/y.png", "IM0001", "b.png.png", "b.tif"]
+    names = result_names(films)
+    assert names[:5] == ["a/b.png", "a/b.png.png", "a/B.dcm.png", "c.d/e.f.png", "x.jpg.png"]
+    assert names[5:] == ["x.png/y.png", "IM0001.png", "b.png.png", "b.png"]
+    assert len({name.casefold() for name in names}) == len(films)
+
+
+def test_help_does_not_wait_for_tensorflow() -> None:
+    command = "import mask_rcnn.inference_command, sys; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=60, check=True)
+    shown = subprocess.run(
+        [sys.executable, "inference.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert "--weights" in shown.stdout and shown.stderr == ""

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 SIDE = 256
 
+# What the EfficientNets of segmentation_models expect, and with them the published U-Nets: (x - mean) / deviation, for x in
+# [0, 1] (the statistics of ImageNet's images). Ours learnt from x itself.
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 # Filters of the stem convolution by encoder (Tan and Le, EfficientNet, ICML 2019: width coefficients 1.0 and 2.0).
 STEM_FILTERS = {32: "efficientnetb0", 64: "efficientnetb7"}
 
@@ -62,8 +66,9 @@ def _silence() -> Iterator[None]:
 
 
 def prepare(film: np.ndarray) -> np.ndarray:
-    """The U-Net's input for a film: float32 [256, 256, 3]; the film is equalised, then stretched to the square."""
-    square = cv2.resize(equalise(film), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    """The U-Net's input for a film: float32 [256, 256, 3] in [0, 1]; stretched to the square, then equalised, as the
+    published pipeline does it."""
+    square = equalise(cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
     return np.repeat(square[..., None].astype(np.float32) / 255.0, 3, axis=-1)
 
 
@@ -100,6 +105,9 @@ def encoder_of(path: str | Path) -> str:
 def load_unet(path: str | Path) -> keras.Model:
     """Builds the U-Net that a weights file describes and fills it; legacy ``.hdf5`` and ``.weights.h5`` both load.
 
+    Either takes what ``prepare`` gives: a legacy file, in Keras 2's layout, gets the normalisation that the published
+    U-Nets were trained with put in front.
+
     Raises:
         WeightsError: the file is no such weights file, or is torn.
     """
@@ -109,7 +117,14 @@ def load_unet(path: str | Path) -> keras.Model:
     except Exception as error:  # Keras raises ValueError, KeyError, OSError and more, as the file is torn here or there
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(f"{path}: does not fit the U-Net ({reason}); copy it again from its source") from error
-    return model
+    with h5py.File(path, "r") as file:
+        is_legacy = "layer_names" in file.attrs or "model_weights" in file
+    if not is_legacy:
+        return model
+    import keras
+
+    variance = [deviation**2 for deviation in IMAGENET_DEVIATION]
+    return keras.Sequential([keras.layers.Normalization(mean=IMAGENET_MEAN, variance=variance), model])
 
 
 def probabilities(members: Sequence[keras.Model], inputs: np.ndarray) -> np.ndarray:

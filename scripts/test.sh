@@ -10,5 +10,5 @@ echo "== lint"
 echo "== types"
 "$python" -m mypy
 echo "== tests"
-"$python" -m coverage run -m pytest -m "not slow" -q -rs --durations=10
+"$python" -m coverage run -m pytest -m "not slow" -q -rfEs --durations=10
 "$python" -m coverage report

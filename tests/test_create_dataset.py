@@ -30,9 +30,6 @@ from create_dataset.unet import build_unet, load_unet, prepare, probabilities
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, decode_mask, read_dataset
 from mask_rcnn.radiograph import read_film
 
-# Keras 3 reads its own variables in a way that NumPy 2 will drop; nothing here can change that.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHANTOMS = sorted((REPOSITORY / "data" / "phantoms" / "images").glob("*.png"))
 KAGGLE = REPOSITORY.parent / "shared" / "data" / "kaggle"
@@ -511,7 +508,7 @@ def test_a_killed_run_loses_the_batch_at_hand_alone(weights: Path, tmp_path: Pat
 # The U-Net that ships
 
 
-@pytest.mark.skipif(not OWN_UNET.exists(), reason="models/unet/efficientnetb0.weights.h5 is not here; scripts/train_unet.py makes it")
+@pytest.mark.skipif(not OWN_UNET.exists(), reason="the U-Net is not in models/unet; scripts/train_unet.py makes it")
 @pytest.mark.skipif(not PHANTOMS, reason="data/phantoms is not here; scripts/make_phantoms.py draws it")
 def test_the_shipped_unet_finds_both_lungs_of_the_phantoms(tmp_path: Path) -> None:
     out = tmp_path / "out"

@@ -189,7 +189,7 @@ class TestSlopes:
             assert np.isfinite(gradient).all() and gradient.any()
 
     def test_mask_loss_slopes_as_the_sigmoid_does(self) -> None:
-        logits = np.array([-3, -0.5, 0.0, 0.5, 3], np.float32)
+        logits = np.array([-3, -0.5, 1e-3, 0.5, 3], np.float32)
         predicted = np.zeros((1, 1, 1, 5, 2), np.float32)
         predicted[..., 1] = logits
         truth = [np.ones((1, 1, 1, 5), np.float32), np.array([[1]], np.int32)]

@@ -124,6 +124,17 @@ def test_a_single_lung_is_named_by_its_side_of_the_film(lung: np.ndarray, catego
     assert list(split_left_right(lung, laterality="image")) == [LEFT_LUNG + RIGHT_LUNG - category]
 
 
+@pytest.mark.parametrize("category", [LEFT_LUNG, RIGHT_LUNG])
+@pytest.mark.parametrize("path", PHANTOM_MASKS[:4], ids=lambda path: path.stem)
+def test_a_single_lung_in_the_middle_of_the_film_is_named_by_its_shape(path: Path, category: int) -> None:
+    drawn = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    assert drawn is not None
+    y1, x1, y2, x2 = mask_box(drawn == category)
+    for margins in ((90, 60), (60, 90)):  # a little to the left, a little to the right
+        lung = np.pad((drawn == category)[y1:y2, x1:x2], ((20, 20), margins))
+        assert list(split_left_right(lung)) == [category]
+
+
 @pytest.mark.parametrize("thickness", [1, 8, 20])
 def test_lungs_joined_by_a_bridge_are_cut(thickness: int) -> None:
     lungs = split_left_right(bridged(thickness))

@@ -1,0 +1,105 @@
+"""The whole network, with weights that anyone can regenerate, against what the reference implementation answers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from mask_rcnn.model import MaskRCNN
+from mask_rcnn.utils import mold_film, norm_boxes
+
+TOLERANCE = 1e-3
+
+
+@pytest.fixture(scope="module")
+def reference(shared_parity: Path) -> dict[str, np.ndarray]:
+    path = shared_parity / "network_resnet50.npz"
+    if not path.is_file():
+        pytest.skip(f"needs the reference implementation's answers in {path}, which is not here")
+    return dict(np.load(path))
+
+
+@pytest.fixture(scope="module")
+def model(shared_parity: Path, tmp_path_factory: pytest.TempPathFactory) -> MaskRCNN:
+    """The port, filled from a checkpoint in the reference's own layout."""
+    weights = tmp_path_factory.mktemp("parity") / "reference.h5"
+    script, manifest = shared_parity / "synthetic_weights.py", shared_parity / "manifest_resnet50.json"
+    subprocess.run([sys.executable, script, manifest, weights], check=True)
+    return MaskRCNN.load(weights)
+
+
+@pytest.fixture(scope="module", params=range(4))
+def answers(request: pytest.FixtureRequest, model: MaskRCNN, reference: dict[str, np.ndarray]) -> dict[str, Any]:
+    """What both say of one film: ours by the reference's names, and ``reference`` without the film's number."""
+    film = request.param
+    expected = {name[: -len(f"_{film}")]: value for name, value in reference.items() if name.endswith(f"_{film}")}
+    molded, window, _ = mold_film(expected["image"], model.config.network)
+    network, counts = model.network, model.config.proposals
+    windows = norm_boxes(np.array([window], np.float32), (256, 256))
+    # From the reference's own square, so that a grey level of rounding in the resizing is not counted here.
+    pyramid = network.pyramid(expected["molded"].astype(np.float32)[None])
+    logits, deltas = network.score_anchors(pyramid)
+    rois = network.proposals(logits, deltas, counts.inference_count)
+    class_logits, box_deltas = network.classify(rois, pyramid)
+    detected = network._detect(pyramid, logits, deltas, windows)
+    tensors = {
+        "rpn_class": keras.ops.softmax(logits),
+        "rpn_bbox": deltas,
+        "rpn_rois": rois,
+        "mrcnn_class": keras.ops.softmax(class_logits),
+        "mrcnn_bbox": box_deltas,
+        "detections": detected["detections"],
+        "mrcnn_mask": detected["masks"],
+    }
+    ours = {name: keras.ops.convert_to_numpy(tensor)[0] for name, tensor in tensors.items()}
+    return {**ours, "molded": molded, "window": window, "result": model.detect([expected["image"]])[0], "reference": expected}
+
+
+def test_the_checkpoint_tells_the_architecture(model: MaskRCNN) -> None:
+    network = model.config.network
+    assert (network.backbone, network.class_count, network.image_size) == ("resnet50", 3, 256)
+    assert model.config.laterality == "image"  # the reference named its lungs by image side
+
+
+def test_anchors(model: MaskRCNN, reference: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(model.network.anchors, reference["anchors"], atol=1e-5)
+
+
+def test_films_are_fitted_alike(answers: dict[str, Any]) -> None:
+    assert answers["window"] == tuple(answers["reference"]["window"])
+    assert np.abs(answers["molded"] - answers["reference"]["molded"]).max() <= 1 + TOLERANCE  # one grey level
+
+
+@pytest.mark.parametrize("name", ["rpn_class", "rpn_bbox", "rpn_rois", "mrcnn_class", "mrcnn_bbox"])
+def test_what_the_network_says(answers: dict[str, Any], name: str) -> None:
+    np.testing.assert_allclose(answers[name], answers["reference"][name], atol=TOLERANCE, rtol=0)
+
+
+def test_detections_and_their_masks(answers: dict[str, Any]) -> None:
+    expected = answers["reference"]["detections"]
+    assert (expected[:, 4] > 0).any()
+    np.testing.assert_allclose(answers["detections"], expected, atol=TOLERANCE, rtol=0)
+    there = expected[:, 4] > 0
+    masks = answers["reference"]["mrcnn_mask"].astype(np.float32)
+    np.testing.assert_allclose(answers["mrcnn_mask"][there], masks[there], atol=TOLERANCE, rtol=0)
+
+
+def test_detect(answers: dict[str, Any]) -> None:
+    expected, result = answers["reference"], answers["result"]
+    assert len(expected["result_rois"]) > 0
+    assert result["rois"].shape == expected["result_rois"].shape
+    assert np.abs(result["rois"] - expected["result_rois"]).max() <= 1  # a pixel: the rounding of a corner
+    np.testing.assert_array_equal(result["class_ids"], expected["result_class_ids"])
+    np.testing.assert_allclose(result["scores"], expected["result_scores"], atol=TOLERANCE)
+    height, width, count = expected["result_masks_shape"]
+    masks = np.unpackbits(expected["result_masks"], axis=0, count=height).astype(bool)
+    assert result["masks"].shape == (height, width, count) == masks.shape
+    for ours, theirs in zip(np.moveaxis(result["masks"], -1, 0), np.moveaxis(masks, -1, 0), strict=True):
+        union = (ours | theirs).sum()
+        assert union == 0 or (ours & theirs).sum() / union >= 0.99

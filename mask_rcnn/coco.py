@@ -108,7 +108,7 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
         raise DatasetError(f"{path}: there is no such file; make it with create_dataset.py") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{path}: not readable as JSON ({error}); make it again with create_dataset.py") from error
-    records = {"images": ("id", "file_name"), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")}
+    records = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")}
     for key, fields in records.items():
         if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
             raise DatasetError(f"{path}: no COCO dataset, it lacks {key!r}; make it with create_dataset.py")

@@ -7,18 +7,34 @@ floats of 16 bits. The reference's have the layout of Keras 2: one group a layer
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from mask_rcnn.config import RESNET_BLOCKS, Config, ConfigError, config_from_dict, config_to_dict
+from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
 
 if TYPE_CHECKING:
     import keras
+
+
+# What of a network's configuration the shapes of its weights follow.
+_SHAPING = (
+    "backbone",
+    "backbone_width",
+    "class_count",
+    "pyramid_channels",
+    "pyramid_output_channels",
+    "rpn_channels",
+    "box_head_channels",
+    "box_pool_size",
+    "mask_head_channels",
+)
 
 
 class CheckpointError(ValueError):
@@ -51,7 +67,10 @@ def save(
 
 
 def halve(path: Path) -> None:
-    """Rewrites a Keras weights file with its floats in 16 bits and without the optimiser."""
+    """Rewrites a Keras weights file with its floats in 16 bits and without the optimiser.
+
+    Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32.
+    """
     smaller = path.with_name(f".half-{path.name}")
     with h5py.File(path, "r") as full, h5py.File(smaller, "w") as half:
         half.attrs.update(full.attrs)
@@ -61,7 +80,9 @@ def halve(path: Path) -> None:
                 return
             if isinstance(node, h5py.Dataset):
                 values = node[()]
-                half.create_dataset(name, data=values.astype(np.float16) if values.dtype == np.float32 else values)
+                if values.dtype == np.float32 and np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
+                    values = values.astype(np.float16)
+                half.create_dataset(name, data=values)
             else:
                 half.require_group(name)
             half[name].attrs.update(node.attrs)
@@ -80,7 +101,7 @@ def read_config(path: str | Path) -> Config:
         if "config" in file.attrs:
             try:
                 return config_from_dict(json.loads(file.attrs["config"]))
-            except (ConfigError, json.JSONDecodeError) as error:
+            except (ValueError, TypeError) as error:  # no JSON, no text, or no configuration
                 raise CheckpointError(f"{path}: its configuration cannot be used ({error}); train it again") from error
         if "layer_names" in _legacy_root(file).attrs:
             return _legacy_config(path, _legacy_weights(path, file))
@@ -91,12 +112,22 @@ def load_weights(network: keras.Model, path: str | Path) -> None:
     """Fills a network from a file of either kind.
 
     Raises:
-        CheckpointError: the file is absent, torn, or a layer does not fit; the message names the first such layer.
+        CheckpointError: the file is absent or torn, or does not fit; the message names the first layer of a reference
+            file, or the first key of the configuration, that does not.
     """
     with _open(path) as file:
-        if "layer_names" in _legacy_root(file).attrs:
-            _load_legacy(network, path, _legacy_weights(path, file))
-            return
+        legacy = _legacy_weights(path, file) if "layer_names" in _legacy_root(file).attrs else None
+    if legacy is not None:
+        _load_legacy(network, path, legacy)
+        return
+    # Asked first, since Keras warns of every layer and tells no shapes.
+    held, wanted = read_config(path).network, network.settings.network
+    for key in _SHAPING:
+        if getattr(held, key) != getattr(wanted, key):
+            raise CheckpointError(
+                f"{path}: its network.{key} is {getattr(held, key)}, the config's {getattr(wanted, key)}; "
+                "give weights of this config"
+            )
     try:
         network.load_weights(path)
     except Exception as error:  # Keras raises ValueError, KeyError, OSError and more, as the file is wrong here or there
@@ -104,12 +135,14 @@ def load_weights(network: keras.Model, path: str | Path) -> None:
         raise CheckpointError(f"{path}: does not fit the network ({reason}); give weights of this config") from error
 
 
-def _open(path: str | Path) -> h5py.File:
+@contextlib.contextmanager
+def _open(path: str | Path) -> Iterator[h5py.File]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: there is no such file; check the path")
     try:
-        return h5py.File(path, "r")
-    except OSError as error:
+        with h5py.File(path, "r") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError) as error:  # of h5py, on whatever it cannot follow or decode
         raise CheckpointError(f"{path}: not an HDF5 file, or torn ({error}); copy it again from its source") from error
 
 
@@ -122,6 +155,7 @@ def _legacy_weights(path: str | Path, file: h5py.File) -> dict[str, dict[str, np
     """Every weight by layer and variable, ``{"conv1": {"kernel": ..., "bias": ...}}``; nested models are flattened."""
     root = _legacy_root(file)
     weights: dict[str, dict[str, np.ndarray]] = {}
+    group = ""
     try:
         for group in root.attrs["layer_names"]:
             group = group.decode() if isinstance(group, bytes) else group

@@ -77,6 +77,5 @@ def mrcnn_mask_loss(target_masks: Tensor, class_ids: Tensor, logits: Tensor) -> 
     """
     chosen = ops.one_hot(ops.maximum(class_ids, 0), int(logits.shape[-1]), dtype="float32")
     own = ops.sum(ops.cast(logits, "float32") * chosen[:, :, None, None], axis=-1)
-    # max(x, 0) - x z + log(1 + exp(-|x|)) neither overflows nor loses precision
-    loss = ops.maximum(own, 0.0) - own * target_masks + ops.log1p(ops.exp(-ops.abs(own)))
+    loss = ops.softplus(own) - own * target_masks  # the cross-entropy of the sigmoid, which cannot overflow
     return masked_mean(loss, (class_ids > 0)[..., None, None])

@@ -151,7 +151,10 @@ def train_member(
     seed = config.seed + member
     keras.utils.set_random_seed(seed)
     model = MaskRCNN(config)
-    if initial_weights is not None and not resumed:
+    if resumed:
+        model.load_weights(last)
+        print(f"{name}: going on after epoch {resumed}")
+    elif initial_weights is not None:
         model.load_weights(initial_weights)
     own = films.of_member(member)
     different = len({film.record.path for film in own})
@@ -178,9 +181,8 @@ def train_member(
         start = max(first, resumed)
         batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
         model.compile(_schedule(config, rate, (end - first) * len(batches)), layers)
-        if start == resumed > 0:
-            model.load_weights(last)
-            print(f"{name}: going on after epoch {resumed}")
+        if resumed > first:
+            model.load_weights(last)  # once more: in the middle of a stage its optimiser goes on as well
         callbacks = _callbacks(model, films.validation, run, last)
         model.fit_stage(batches, validation, start, end, callbacks, verbose=1 if sys.stdout.isatty() else 2)
     notes = {

@@ -112,7 +112,9 @@ class TestOwnFiles:
         with h5py.File(path) as file:
             assert json.loads(file.attrs["notes"]) == {"member": 3}
 
-    def test_in_full_they_bring_the_optimiser_back(self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path) -> None:
+    def test_in_full_they_bring_the_optimiser_back(
+        self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path
+    ) -> None:
         path = tmp_path / "last.weights.h5"
         for each in (model, other):
             each.compile(0.01)
@@ -163,7 +165,9 @@ class TestOwnFiles:
         with pytest.raises(ValueError, match=r"\.weights\.h5"):
             model.save(tmp_path / "lungs.h5")
 
-    @pytest.mark.parametrize(("key", "value"), [("rpn_channels", 9), ("class_count", 4), ("backbone", "resnet50")])
+    @pytest.mark.parametrize(
+        ("key", "value"), [("rpn_channels", 9), ("class_count", 4), ("backbone", "resnet50")]
+    )
     def test_of_another_size_are_refused_by_its_name(self, saved: Path, key: str, value: int | str) -> None:
         message = refusal(build(**{key: value}).load_weights, saved)
         assert f"its network.{key} is {SIZES.get(key, 3)}, the config's {value}" in message
@@ -177,9 +181,11 @@ class TestOwnFiles:
 class TestBadFiles:
     @pytest.fixture(params=["load", "load_weights", "read_config"])
     def reader(self, request: pytest.FixtureRequest, other: MaskRCNN) -> Callable[[Path], Any]:
-        return {"load": MaskRCNN.load, "load_weights": other.load_weights, "read_config": checkpoint.read_config}[
-            request.param
-        ]
+        return {
+            "load": MaskRCNN.load,
+            "load_weights": other.load_weights,
+            "read_config": checkpoint.read_config,
+        }[request.param]
 
     def test_absent(self, reader: Callable[[Path], Any], tmp_path: Path) -> None:
         assert "there is no such file; check the path" in refusal(reader, tmp_path / "absent.weights.h5")
@@ -220,7 +226,9 @@ class TestBadFiles:
         for round_ in range(24):
             # Every other time where the structure is, at the beginning.
             start = int(rng.integers(0, len(whole) - 64 if round_ % 2 else 6000))
-            damaged = saved.with_name(f"damaged_{round_}.weights.h5")  # HDF5 remembers a file that it failed to read
+            damaged = saved.with_name(
+                f"damaged_{round_}.weights.h5"
+            )  # HDF5 remembers a file that it failed to read
             damaged.write_bytes(whole[:start] + rng.bytes(64) + whole[start + 64 :])
             try:
                 checkpoint.read_config(damaged)
@@ -267,7 +275,9 @@ def write_legacy(
 class TestReferenceFiles:
     @pytest.mark.parametrize("nested", [False, True])
     @pytest.mark.parametrize("whole", [False, True])
-    def test_bring_sizes_and_weights(self, model: MaskRCNN, tmp_path: Path, nested: bool, whole: bool) -> None:
+    def test_bring_sizes_and_weights(
+        self, model: MaskRCNN, tmp_path: Path, nested: bool, whole: bool
+    ) -> None:
         path = tmp_path / "reference.h5"
         write_legacy(path, model, nested, whole)
         revived = MaskRCNN.load(path)

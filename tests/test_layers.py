@@ -44,7 +44,9 @@ class TestBoxes:
         rng = np.random.default_rng(0)
         a, b = naive.random_boxes(rng, 2, 20), naive.random_boxes(rng, 2, 6)
         a[1, 3], b[0, 2], b[1, 2] = 0, 0, 0  # padding
-        expected = [[[naive.iou(one, other) for other in b[k].tolist()] for one in a[k].tolist()] for k in (0, 1)]
+        expected = [
+            [[naive.iou(one, other) for other in b[k].tolist()] for one in a[k].tolist()] for k in (0, 1)
+        ]
         overlaps = check_contract(pairwise_iou, a, b)
         np.testing.assert_allclose(overlaps, expected, atol=1e-5)
         assert overlaps[1, 3, 2] == 0  # both empty
@@ -66,8 +68,12 @@ class TestBoxes:
         np.testing.assert_allclose(back, targets, atol=1e-4)
 
     def test_padding_encodes_as_zeros(self) -> None:
-        boxes = np.array([[[0, 0, 0, 0], [0.1, 0.1, 0.5, 0.5], [0, 0, 0, 0], [0.2, 0.1, 0.2, 0.5]]], np.float32)
-        targets = np.array([[[0.1, 0.1, 0.5, 0.5], [0, 0, 0, 0], [0, 0, 0, 0], [0.1, 0.1, 0.5, 0.5]]], np.float32)
+        boxes = np.array(
+            [[[0, 0, 0, 0], [0.1, 0.1, 0.5, 0.5], [0, 0, 0, 0], [0.2, 0.1, 0.2, 0.5]]], np.float32
+        )
+        targets = np.array(
+            [[[0.1, 0.1, 0.5, 0.5], [0, 0, 0, 0], [0, 0, 0, 0], [0.1, 0.1, 0.5, 0.5]]], np.float32
+        )
         assert not numpy_of(encode_deltas(boxes, targets, BOX_STD)).any()
 
     def test_clipping_equals_the_reference(self) -> None:
@@ -95,7 +101,9 @@ class TestNonMaximumSuppression:
         indices, found = check_contract(
             lambda b, s, c: non_maximum_suppression(b, s, 20, threshold, c), boxes, scores, classes
         )
-        plain, plain_found = check_contract(lambda b, s: non_maximum_suppression(b, s, 20, threshold), boxes, scores)
+        plain, plain_found = check_contract(
+            lambda b, s: non_maximum_suppression(b, s, 20, threshold), boxes, scores
+        )
         assert indices.dtype == np.int32 and found.dtype == bool and indices.shape == found.shape == (2, 20)
         for film in (0, 1):
             alive = np.flatnonzero(scores[film] > NEVER)
@@ -128,7 +136,9 @@ class TestNonMaximumSuppression:
         assert numpy_of(found).tolist() == [[False] * 5]
 
     def test_empty_boxes_do_not_suppress_each_other(self) -> None:
-        _, found = non_maximum_suppression(np.zeros((1, 3, 4), np.float32), np.ones((1, 3), np.float32), 4, 0.5)
+        _, found = non_maximum_suppression(
+            np.zeros((1, 3, 4), np.float32), np.ones((1, 3), np.float32), 4, 0.5
+        )
         assert numpy_of(found).tolist() == [[True, True, True, False]]
 
 
@@ -145,14 +155,19 @@ class TestPropose:
     def test_as_the_loop_does(self) -> None:
         rng = np.random.default_rng(4)
         anchors = naive.random_boxes(rng, 60) * 1.4 - 0.2
-        scores, deltas = rng.uniform(0, 1, (2, 60)).astype(np.float32), rng.normal(0, 2, (2, 60, 4)).astype(np.float32)
+        scores, deltas = (
+            rng.uniform(0, 1, (2, 60)).astype(np.float32),
+            rng.normal(0, 2, (2, 60, 4)).astype(np.float32),
+        )
         config = Config(proposals=ProposalConfig(before_nms=40, nms_threshold=0.2))
         proposals = check_contract(
             lambda s, d: propose(s, d, keras.ops.convert_to_tensor(anchors), 30, config), scores, deltas
         )
         for film in (0, 1):
             best = np.argsort(-scores[film])[:40]
-            boxes = [naive.cut(naive.move(anchors[k], deltas[film, k] * np.array(BOX_STD)), WHOLE) for k in best]
+            boxes = [
+                naive.cut(naive.move(anchors[k], deltas[film, k] * np.array(BOX_STD)), WHOLE) for k in best
+            ]
             kept = naive.suppress(np.array(boxes), scores[film, best], 30, 0.2)
             expected = np.zeros((30, 4))
             expected[: len(kept)] = np.array(boxes)[kept]
@@ -160,8 +175,10 @@ class TestPropose:
             np.testing.assert_allclose(proposals[film], expected, atol=1e-5)
 
     def test_the_threshold_is_one_of_overlap_and_not_of_score(self) -> None:
-        """The reference passed its IoU threshold of 0.7 as the least score, and so thinned at TensorFlow's own 0.5."""
-        anchors = np.array([[0, 0, 1, 1], [0, 0, 1, 0.6], [0, 0, 1, 0.8]], np.float32)  # IoU 0.6 and 0.8 with the first
+        """The reference passed its IoU threshold of 0.7 as the least score."""
+        anchors = np.array(
+            [[0, 0, 1, 1], [0, 0, 1, 0.6], [0, 0, 1, 0.8]], np.float32
+        )  # IoU 0.6 and 0.8 with the first
         proposals = propose(
             np.array([[0.03, 0.02, 0.01]], np.float32), np.zeros((1, 3, 4), np.float32), anchors, 3, CONFIG
         )
@@ -169,7 +186,9 @@ class TestPropose:
 
     def test_fewer_anchors_than_places(self) -> None:
         anchors = np.array([[0, 0, 0.5, 0.5]], np.float32)
-        proposals = numpy_of(propose(np.ones((1, 1), np.float32), np.zeros((1, 1, 4), np.float32), anchors, 4, CONFIG))
+        proposals = numpy_of(
+            propose(np.ones((1, 1), np.float32), np.zeros((1, 1, 4), np.float32), anchors, 4, CONFIG)
+        )
         np.testing.assert_allclose(proposals[0], [anchors[0], [0] * 4, [0] * 4, [0] * 4])
 
 
@@ -180,7 +199,9 @@ def one_map(values: np.ndarray, boxes: np.ndarray, side: int) -> np.ndarray:
     sizes = np.broadcast_to(np.array([height, width], np.int32), (*boxes.shape[:2], 2))
     table = values.reshape(-1, channels)
     return check_contract(
-        lambda starts, extents, b: crop_and_resize(keras.ops.convert_to_tensor(table), starts, extents, b, side),
+        lambda starts, extents, b: crop_and_resize(
+            keras.ops.convert_to_tensor(table), starts, extents, b, side
+        ),
         offsets,
         sizes,
         boxes,
@@ -214,7 +235,10 @@ class TestPyramidRoiAlign:
     def test_equals_the_reference(self, side: int) -> None:
         pyramid = [GOLDEN[f"feature_p{level}"] for level in (2, 3, 4, 5)]
         pooled = check_contract(
-            lambda boxes, *levels: pyramid_roi_align(boxes, levels, side, 256), GOLDEN["roi_boxes"], *pyramid, tolerance=1e-4
+            lambda boxes, *levels: pyramid_roi_align(boxes, levels, side, 256),
+            GOLDEN["roi_boxes"],
+            *pyramid,
+            tolerance=1e-4,
         )
         np.testing.assert_allclose(pooled, GOLDEN[f"roi_align_{side}"], atol=1e-4)
 
@@ -229,7 +253,9 @@ class TestPyramidRoiAlign:
         ]
         pooled = check_contract(lambda b, *maps: pyramid_roi_align(b, maps, 2, 1024), boxes, *pyramid)
         expected = np.array([levels, np.add(levels, 100)])
-        np.testing.assert_allclose(pooled[..., 0], np.broadcast_to(expected[..., None, None], (2, 13, 2, 2)), rtol=1e-6)
+        np.testing.assert_allclose(
+            pooled[..., 0], np.broadcast_to(expected[..., None, None], (2, 13, 2, 2)), rtol=1e-6
+        )
 
     def test_long_boxes_go_by_their_area(self) -> None:
         boxes = np.array([[[0, 0, 1, 1 / 16], [0, 0, 0.9, 0.09]]], np.float32)  # of 1024: 256 and 291 squared
@@ -258,13 +284,21 @@ def lungs(*boxes: list[float], slots: int = 5, side: int = 32) -> dict[str, np.n
     return truth
 
 
-def draw(proposals: np.ndarray, truth: dict[str, np.ndarray], config: Config, seed: int = 0) -> dict[str, np.ndarray]:
+def draw(
+    proposals: np.ndarray, truth: dict[str, np.ndarray], config: Config, seed: int = 0
+) -> dict[str, np.ndarray]:
     generator = keras.random.SeedGenerator(seed)
     drawn = detection_targets(proposals, *truth.values(), config, generator)
     return {name: numpy_of(value) for name, value in drawn.items()}
 
 
-FIVE = [[0.0, 0.0, 0.4, 0.3], [0.0, 0.4, 0.3, 0.7], [0.5, 0.0, 1.0, 0.3], [0.5, 0.4, 0.9, 0.6], [0.6, 0.7, 1.0, 1.0]]
+FIVE = [
+    [0.0, 0.0, 0.4, 0.3],
+    [0.0, 0.4, 0.3, 0.7],
+    [0.5, 0.0, 1.0, 0.3],
+    [0.5, 0.4, 0.9, 0.6],
+    [0.6, 0.7, 1.0, 1.0],
+]
 
 
 class TestDetectionTargets:
@@ -272,13 +306,17 @@ class TestDetectionTargets:
         config = Config(targets=TargetConfig(rois_per_image=480, positive_fraction=0.5))  # room for all 240
         masks = np.unpackbits(GOLDEN["target_gt_masks"], axis=0, count=256)
         truth = {"ids": GOLDEN["target_gt_class_ids"], "boxes": GOLDEN["target_gt_boxes"], "masks": masks}
-        drawn = draw(GOLDEN["target_proposals"][None], {name: value[None] for name, value in truth.items()}, config)
+        drawn = draw(
+            GOLDEN["target_proposals"][None], {name: value[None] for name, value in truth.items()}, config
+        )
         count = len(GOLDEN["target_positive_rois"])
         rois = drawn["rois"][0, :count]
         order = np.lexsort(rois.T)
         assert (drawn["class_ids"][0, :count] > 0).all() and (drawn["class_ids"][0, count:] <= 0).all()
         np.testing.assert_allclose(rois[order], GOLDEN["target_positive_rois"], atol=1e-6)
-        np.testing.assert_array_equal(drawn["class_ids"][0, :count][order], GOLDEN["target_positive_class_ids"])
+        np.testing.assert_array_equal(
+            drawn["class_ids"][0, :count][order], GOLDEN["target_positive_class_ids"]
+        )
         deltas = drawn["deltas"][0, :count][order]
         np.testing.assert_allclose(deltas, GOLDEN["target_positive_deltas"], rtol=1e-3, atol=1e-4)
         differing = drawn["masks"][0, :count][order] != GOLDEN["target_positive_masks"]
@@ -289,7 +327,9 @@ class TestDetectionTargets:
         rng = np.random.default_rng(7)
         truth = lungs(*FIVE[:instances])
         jittered = np.tile(FIVE, (6, 1)) + rng.normal(0, 0.03, (30, 4))
-        proposals = np.stack([np.concatenate([jittered.clip(0, 1), naive.random_boxes(rng, 20)])] * 2).astype(np.float32)
+        proposals = np.stack([np.concatenate([jittered.clip(0, 1), naive.random_boxes(rng, 20)])] * 2).astype(
+            np.float32
+        )
         proposals[:, 40:] = 0  # padding
         config = targets_config(rois=24, fraction=0.5)
         drawn = draw(proposals, truth, config)
@@ -315,9 +355,13 @@ class TestDetectionTargets:
                 continue
             nearest = int(np.argmax(overlaps[k]))
             assert class_id == 1 + nearest % 2
-            expected = np.divide(naive.encode(proposals[0, k].tolist(), truth["gt_boxes"][0, nearest].tolist()), BOX_STD)
+            expected = np.divide(
+                naive.encode(proposals[0, k].tolist(), truth["gt_boxes"][0, nearest].tolist()), BOX_STD
+            )
             np.testing.assert_allclose(drawn["deltas"][0, place], expected, rtol=1e-3, atol=1e-4)
-            sampled = naive.crop(truth["gt_masks"][0, ..., nearest].astype(float), proposals[0, k].tolist(), 14)
+            sampled = naive.crop(
+                truth["gt_masks"][0, ..., nearest].astype(float), proposals[0, k].tolist(), 14
+            )
             differing = (sampled > 0.5) != drawn["masks"][0, place]
             assert not differing[np.abs(sampled - 0.5) > 1e-4].any()
         rows = drawn["rois"][0][drawn["class_ids"][0] >= 0]
@@ -346,7 +390,9 @@ class TestDetectionTargets:
         assert not (without["class_ids"] > 0).any()
         drawn = draw(proposals, lungs(*FIVE), targets_config(16, 0.5, add_ground_truth=True))
         own = drawn["rois"][0, :5]
-        np.testing.assert_allclose(own[np.lexsort(own.T)], np.array(FIVE, np.float32)[np.lexsort(np.transpose(FIVE))])
+        np.testing.assert_allclose(
+            own[np.lexsort(own.T)], np.array(FIVE, np.float32)[np.lexsort(np.transpose(FIVE))]
+        )
         assert (drawn["class_ids"][0] > 0).sum() == 5 and (drawn["class_ids"][0] == 0).sum() == 3
         np.testing.assert_allclose(drawn["deltas"], 0, atol=1e-5)
         assert (drawn["class_ids"][1] > 0).sum() == 0 and (drawn["class_ids"][1] == 0).sum() == 3
@@ -362,7 +408,8 @@ class TestDetectionTargets:
         proposals = naive.random_boxes(np.random.default_rng(9), 2, 60)
         generator, config = keras.random.SeedGenerator(3), targets_config(rois=16, fraction=0.5)
         first, second = (
-            numpy_of(detection_targets(proposals, *lungs().values(), config, generator)["rois"]) for _ in range(2)
+            numpy_of(detection_targets(proposals, *lungs().values(), config, generator)["rois"])
+            for _ in range(2)
         )
         assert (first != second).any()
         np.testing.assert_array_equal(first, draw(proposals, lungs(), config, seed=3)["rois"])
@@ -370,7 +417,9 @@ class TestDetectionTargets:
 
     def test_compiles(self) -> None:
         """Other lots may be drawn when compiled: held are shapes, and what a draw cannot change."""
-        proposals = np.concatenate([np.array([FIVE] * 2), naive.random_boxes(np.random.default_rng(10), 2, 30)], axis=1)
+        proposals = np.concatenate(
+            [np.array([FIVE] * 2), naive.random_boxes(np.random.default_rng(10), 2, 30)], axis=1
+        )
         generator, config = keras.random.SeedGenerator(0), targets_config(rois=16, fraction=0.5)
 
         def counts(*tensors: object) -> dict[str, object]:
@@ -413,7 +462,9 @@ class TestRefineDetections:
         deltas = rng.normal(0, 1, (2, 60, 3, 4)).astype(np.float32)
         windows = np.array([[0.1, 0, 0.9, 1], [0, 0.2, 1, 0.8]], np.float32)
         config = Config(detection=DetectionConfig(max_instances=20, min_score=0.5, nms_threshold=0.3))
-        detections = check_contract(lambda *t: refine_detections(*t, config), rois, probabilities, deltas, windows)
+        detections = check_contract(
+            lambda *t: refine_detections(*t, config), rois, probabilities, deltas, windows
+        )
         for film in (0, 1):
             rows = []
             for roi, p, d in zip(rois[film].tolist(), probabilities[film], deltas[film], strict=True):
@@ -432,18 +483,24 @@ class TestRefineDetections:
         least = np.float32(0.7)
         scores = [least, np.nextafter(least, np.float32(0)), 0.99]
         rois = np.array([[[0, 0, 0.2, 0.2], [0.3, 0.3, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]], np.float32)
-        found = refine_detections(rois, certain([1, 2, 0], scores), np.zeros((1, 3, 3, 4), np.float32), WHOLE[None], CONFIG)
+        found = refine_detections(
+            rois, certain([1, 2, 0], scores), np.zeros((1, 3, 3, 4), np.float32), WHOLE[None], CONFIG
+        )
         assert numpy_of(found)[0, :, 4].tolist() == [1] + [0] * 19
         assert not numpy_of(found)[0, 1:].any()
 
     def test_the_two_lungs_may_overlap_and_one_lung_is_found_once(self) -> None:
         rois = np.tile(WHOLE, (1, 4, 1))
         probabilities = certain([1, 2, 1, 2], [0.8, 0.9, 0.95, 0.75])
-        found = refine_detections(rois, probabilities, np.zeros((1, 4, 3, 4), np.float32), WHOLE[None], CONFIG)
-        np.testing.assert_allclose(numpy_of(found)[0, :3], [[*WHOLE, 1, 0.95], [*WHOLE, 2, 0.9], [0] * 6], atol=1e-6)
+        found = refine_detections(
+            rois, probabilities, np.zeros((1, 4, 3, 4), np.float32), WHOLE[None], CONFIG
+        )
+        np.testing.assert_allclose(
+            numpy_of(found)[0, :3], [[*WHOLE, 1, 0.95], [*WHOLE, 2, 0.9], [0] * 6], atol=1e-6
+        )
 
     def test_empty_boxes_are_no_detections(self) -> None:
-        """The reference kept padded RoIs, and boxes that lay wholly in the border, where their score was high."""
+        """In the reference such boxes held places among the detections until they were unmolded."""
         rois = np.array([[[0, 0, 0, 0], [0.1, 0, 0.9, 0.15], [0.1, 0.1, 0.9, 0.5]]], np.float32)
         window = np.array([[0, 0.2, 1, 0.8]], np.float32)
         found = refine_detections(
@@ -454,5 +511,7 @@ class TestRefineDetections:
     def test_no_more_than_the_most(self) -> None:
         config = dataclasses.replace(CONFIG, detection=DetectionConfig(max_instances=2))
         rois = np.array([[[0, 0, 0.2, 0.2], [0.3, 0.3, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]]], np.float32)
-        found = refine_detections(rois, certain([1, 1, 1], [0.8, 0.7, 0.9]), np.zeros((1, 3, 3, 4), np.float32), WHOLE[None], config)
+        found = refine_detections(
+            rois, certain([1, 1, 1], [0.8, 0.7, 0.9]), np.zeros((1, 3, 3, 4), np.float32), WHOLE[None], config
+        )
         np.testing.assert_allclose(numpy_of(found)[0, :, 5], [0.9, 0.8], rtol=1e-6)

@@ -57,13 +57,17 @@ def draw_film(rng: np.random.Generator, lungs: bool = True) -> tuple[np.ndarray,
     film, labels = rng.normal(190, 8, (SIDE, SIDE)), np.zeros((SIDE, SIDE), np.uint8)
     for class_id, middle in ((1, 92), (2, 36)) if lungs else ():
         centre = rng.uniform(-6, 6, 2) + (64, middle)
-        inside = ((y - centre[0]) / rng.uniform(32, 42)) ** 2 + ((x - centre[1]) / rng.uniform(14, 20)) ** 2 < 1
+        inside = ((y - centre[0]) / rng.uniform(32, 42)) ** 2 + (
+            (x - centre[1]) / rng.uniform(14, 20)
+        ) ** 2 < 1
         film[inside] -= 130
         labels[inside] = class_id
     return film.clip(0, 255).astype(np.uint8), labels
 
 
-def draw_batch(config: Config, rng: np.random.Generator, lungs: bool = True) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def draw_batch(
+    config: Config, rng: np.random.Generator, lungs: bool = True
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Inputs as ``model`` wants them, and the targets that only Keras wants."""
     network, slots = config.network, config.targets.max_instances
     anchors = pyramid_anchors(SIDE, network.anchor_scales, network.anchor_ratios)
@@ -91,7 +95,9 @@ def draw_batch(config: Config, rng: np.random.Generator, lungs: bool = True) -> 
                 "masks": np.pad(masks.astype(np.uint8), ((0, 0), (0, 0), (0, slots - found))),
             }
         )
-    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}, np.zeros(BATCH, np.float32)
+    return {name: np.stack([example[name] for example in examples]) for name in examples[0]}, np.zeros(
+        BATCH, np.float32
+    )
 
 
 class Lessons(keras.utils.PyDataset):
@@ -189,8 +195,12 @@ class TestLayerGroups:
     def test_freeze_what_they_say(self, frozen: MaskRCNN, group: str) -> None:
         frozen.compile(0.001, group)
         layers = frozen.network.named_layers()
-        assert {name for name, layer in layers.items() if layer.trainable} == {n for n in layers if belongs(n, group)}
-        learn = {id(weight) for name, layer in layers.items() if belongs(name, group) for weight in layer.weights}
+        assert {name for name, layer in layers.items() if layer.trainable} == {
+            n for n in layers if belongs(n, group)
+        }
+        learn = {
+            id(weight) for name, layer in layers.items() if belongs(name, group) for weight in layer.weights
+        }
         variables = frozen.network.trainable_variables
         assert variables and all(id(variable) in learn for variable in variables)
         assert not any(re.search("moving_", variable.path) for variable in variables)
@@ -246,7 +256,17 @@ class TestWeightPenalty:
         assert float(frozen.network.weight_penalty()) == pytest.approx(1e-4 * expected, rel=1e-5)
 
 
-FILMS = [(128, 128), (200, 150), (90, 240), (64, 64), (150, 200), (33, 140), (300, 260), (128, 100), (181, 181)]
+FILMS = [
+    (128, 128),
+    (200, 150),
+    (90, 240),
+    (64, 64),
+    (150, 200),
+    (33, 140),
+    (300, 260),
+    (128, 100),
+    (181, 181),
+]
 
 
 @pytest.fixture(scope="module")
@@ -301,7 +321,10 @@ class TestDetect:
             assert (alone["masks"] != together["masks"]).mean() < 1e-2 if alone["masks"].size else True
 
     def test_grey_and_colour_agree(self, taught: SimpleNamespace, films: list[np.ndarray]) -> None:
-        (grey,), (colour,) = taught.model.detect(films[:1]), taught.model.detect([np.stack(films[:1] * 3, axis=-1)])
+        (grey,), (colour,) = (
+            taught.model.detect(films[:1]),
+            taught.model.detect([np.stack(films[:1] * 3, axis=-1)]),
+        )
         for name, values in grey.items():
             np.testing.assert_array_equal(values, colour[name])
 
@@ -309,7 +332,11 @@ class TestDetect:
         assert taught.model.detect([]) == []
 
     def test_the_file_brings_the_model_back(
-        self, taught: SimpleNamespace, films: list[np.ndarray], found: list[dict[str, np.ndarray]], tmp_path: Path
+        self,
+        taught: SimpleNamespace,
+        films: list[np.ndarray],
+        found: list[dict[str, np.ndarray]],
+        tmp_path: Path,
     ) -> None:
         path = tmp_path / "tiny.weights.h5"
         taught.model.save(path)
@@ -318,10 +345,14 @@ class TestDetect:
         again = weights_of(revived)
         assert set(again) == set(taught.learnt)
         for name, weight in taught.learnt.items():
-            np.testing.assert_array_equal(again[name], weight.astype(np.float16).astype(np.float32), err_msg=name)
+            np.testing.assert_array_equal(
+                again[name], weight.astype(np.float16).astype(np.float32), err_msg=name
+            )
         with h5py.File(path) as file:
             kinds = set()
-            file.visititems(lambda name, node: kinds.add(node.dtype.name) if isinstance(node, h5py.Dataset) else None)
+            file.visititems(
+                lambda name, node: kinds.add(node.dtype.name) if isinstance(node, h5py.Dataset) else None
+            )
             assert "optimizer" not in file and "float16" in kinds and "float32" not in kinds
 
 
@@ -348,12 +379,16 @@ class TestUnmold:
     def test_a_box_that_rounds_to_no_pixel_is_dropped(self) -> None:
         # 1.5 and 1.5 + 1 both round to 2, as NumPy rounds halves to the even number.
         between = 1.5 / 128
-        detections = np.array([[0.25, between, 0.75, between, 1, 0.9], [0.25, 0.5, 0.75, 0.75, 2, 0.8]], np.float32)
+        detections = np.array(
+            [[0.25, between, 0.75, between, 1, 0.9], [0.25, 0.5, 0.75, 0.75, 2, 0.8]], np.float32
+        )
         found = unmold(detections, np.ones((2, 28, 28, 3), np.float32), (0, 0, 129, 129), 129, (129, 129))
         assert found["class_ids"].tolist() == [2] and found["masks"].shape == (129, 129, 1)
 
     def test_nothing_found(self) -> None:
-        found = unmold(np.zeros((2, 6), np.float32), np.ones((2, 28, 28, 3), np.float32), self.WINDOW, SIDE, (256, 128))
+        found = unmold(
+            np.zeros((2, 6), np.float32), np.ones((2, 28, 28, 3), np.float32), self.WINDOW, SIDE, (256, 128)
+        )
         assert {name: value.shape for name, value in found.items()} == {
             "rois": (0, 4),
             "class_ids": (0,),

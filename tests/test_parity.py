@@ -35,10 +35,14 @@ def model(shared_parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Mask
 
 
 @pytest.fixture(scope="module", params=range(4))
-def answers(request: pytest.FixtureRequest, model: MaskRCNN, reference: dict[str, np.ndarray]) -> dict[str, Any]:
+def answers(
+    request: pytest.FixtureRequest, model: MaskRCNN, reference: dict[str, np.ndarray]
+) -> dict[str, Any]:
     """What both say of one film: ours by the reference's names, and ``reference`` without the film's number."""
     film = request.param
-    expected = {name[: -len(f"_{film}")]: value for name, value in reference.items() if name.endswith(f"_{film}")}
+    expected = {
+        name[: -len(f"_{film}")]: value for name, value in reference.items() if name.endswith(f"_{film}")
+    }
     molded, window, _ = mold_film(expected["image"], model.config.network)
     network, counts = model.network, model.config.proposals
     windows = norm_boxes(np.array([window], np.float32), (256, 256))
@@ -58,7 +62,13 @@ def answers(request: pytest.FixtureRequest, model: MaskRCNN, reference: dict[str
         "mrcnn_mask": detected["masks"],
     }
     ours = {name: keras.ops.convert_to_numpy(tensor)[0] for name, tensor in tensors.items()}
-    return {**ours, "molded": molded, "window": window, "result": model.detect([expected["image"]])[0], "reference": expected}
+    return {
+        **ours,
+        "molded": molded,
+        "window": window,
+        "result": model.detect([expected["image"]])[0],
+        "reference": expected,
+    }
 
 
 def test_the_checkpoint_tells_the_architecture(model: MaskRCNN) -> None:

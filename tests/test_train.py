@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -79,6 +80,19 @@ def test_the_weights_carry_their_config_and_load(trained: tuple[Path, list[str],
         assert read_config(path) == config
         assert load_config(path.with_name(f"tiny_{member}.yaml")) == config
     assert MaskRCNN.load(folder / "models" / "tiny_1.weights.h5").config == config
+
+
+def test_a_training_killed_before_its_weights_were_written_writes_them(
+    trained: tuple[Path, list[str], dict[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, command, _ = trained
+    path = folder / "models" / "tiny_2.weights.h5"
+    before = MaskRCNN.load(path).network.get_weights()
+    path.unlink()
+    assert train_command.main(command) == 0
+    assert "tiny_2: going on after epoch 3" in capsys.readouterr().out
+    for old, new in zip(before, MaskRCNN.load(path).network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_tensorboard_holds_the_losses_the_learning_rate_and_the_dice(

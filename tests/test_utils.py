@@ -79,20 +79,28 @@ class TestDeltas:
     def test_move_as_the_loop_does(self) -> None:
         rng = np.random.default_rng(2)
         boxes, deltas = naive.random_boxes(rng, 30), rng.normal(0, 0.5, (30, 4)).astype(np.float32)
-        expected = [naive.move(box, delta) for box, delta in zip(boxes.tolist(), deltas.tolist(), strict=True)]
+        expected = [
+            naive.move(box, delta) for box, delta in zip(boxes.tolist(), deltas.tolist(), strict=True)
+        ]
         np.testing.assert_allclose(apply_box_deltas(boxes, deltas), expected, atol=1e-5)
 
     def test_are_inverse_to_each_other(self) -> None:
         rng = np.random.default_rng(3)
         boxes, targets = pixel_boxes(rng, 50, 256), pixel_boxes(rng, 50, 256)
-        np.testing.assert_allclose(apply_box_deltas(boxes, box_refinement(boxes, targets)), targets, atol=1e-3)
+        np.testing.assert_allclose(
+            apply_box_deltas(boxes, box_refinement(boxes, targets)), targets, atol=1e-3
+        )
         deltas = rng.normal(0, 0.5, (50, 4))
         np.testing.assert_allclose(box_refinement(boxes, apply_box_deltas(boxes, deltas)), deltas, atol=1e-3)
 
     def test_equal_the_reference(self) -> None:
         boxes = GOLDEN["boxes_a"]
-        np.testing.assert_allclose(apply_box_deltas(boxes, GOLDEN["deltas"]), GOLDEN["apply_box_deltas"], atol=1e-6)
-        np.testing.assert_allclose(box_refinement(boxes, boxes[::-1]), GOLDEN["box_refinement"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            apply_box_deltas(boxes, GOLDEN["deltas"]), GOLDEN["apply_box_deltas"], atol=1e-6
+        )
+        np.testing.assert_allclose(
+            box_refinement(boxes, boxes[::-1]), GOLDEN["box_refinement"], rtol=1e-4, atol=1e-5
+        )
 
 
 class TestNormalisedBoxes:
@@ -170,7 +178,9 @@ class TestMatchAnchors:
 
     @pytest.mark.parametrize("dtype", [np.int32, np.float32])
     def test_thresholds_belong_to_the_better_side(self, dtype: type) -> None:
-        anchors = np.array([[0, 0, 20, 10], [0, 0, 20, 7], [0, 0, 19, 7], [0, 0, 20, 3], [0, 0, 19, 3]], np.float32)
+        anchors = np.array(
+            [[0, 0, 20, 10], [0, 0, 20, 7], [0, 0, 19, 7], [0, 0, 20, 3], [0, 0, 19, 3]], np.float32
+        )
         match, _ = match_anchors(anchors, self.LUNG.astype(dtype), 8, BOX_STD, None)
         assert match.tolist() == [1, 1, 0, 0, -1]
 
@@ -183,7 +193,9 @@ class TestMatchAnchors:
 
     def test_an_instance_that_no_anchor_meets_makes_none_positive(self) -> None:
         """The reference takes the best of each instance even where the best is no overlap at all: all anchors tie."""
-        match, deltas = match_anchors(np.array([[0, 0, 5, 5], [5, 5, 9, 9]], np.float32), self.LUNG + 50, 8, BOX_STD, None)
+        match, deltas = match_anchors(
+            np.array([[0, 0, 5, 5], [5, 5, 9, 9]], np.float32), self.LUNG + 50, 8, BOX_STD, None
+        )
         assert match.tolist() == [-1, -1]
         assert not deltas.any()
 
@@ -198,7 +210,9 @@ class TestMatchAnchors:
         anchors = np.concatenate([np.tile([[0, 0, 20, 10]], (30, 1)), np.tile([[30, 30, 40, 40]], (100, 1))])
         everything, _ = match_anchors(anchors.astype(np.float32), self.LUNG, 16, BOX_STD, None)
         assert (everything == 1).sum() == 30
-        drawn, deltas = match_anchors(anchors.astype(np.float32), self.LUNG, 16, BOX_STD, np.random.default_rng(0))
+        drawn, deltas = match_anchors(
+            anchors.astype(np.float32), self.LUNG, 16, BOX_STD, np.random.default_rng(0)
+        )
         assert [(drawn == kind).sum() for kind in (1, -1, 0)] == [8, 8, 114]
         assert ((drawn == everything) | (drawn == 0)).all()
         assert deltas.shape == (16, 4)
@@ -245,7 +259,9 @@ class TestMoldFilm:
     def test_the_border_is_black_less_the_mean(self) -> None:
         molded, window, _ = mold_film(np.full((100, 50), 200, np.uint8), NetworkConfig(image_size=64))
         assert window == (0, 16, 64, 48)
-        np.testing.assert_allclose(molded[:, :16], np.broadcast_to([-123.7, -116.8, -103.9], (64, 16, 3)), rtol=1e-6)
+        np.testing.assert_allclose(
+            molded[:, :16], np.broadcast_to([-123.7, -116.8, -103.9], (64, 16, 3)), rtol=1e-6
+        )
 
     def test_subtract_mean_keeps_three_channels(self) -> None:
         square = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
@@ -284,7 +300,9 @@ class TestPasteMask:
         assert pasted.dtype == bool and pasted.shape == (50, 70)
         np.testing.assert_array_equal(pasted, paste_one_by_one(mask, box, (50, 70)))
 
-    @pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 9, 9, 5), (60, 0, 80, 9), (-9, -9, 0, 0), (0, 70, 9, 80)])
+    @pytest.mark.parametrize(
+        "box", [(5, 5, 5, 9), (5, 9, 9, 5), (60, 0, 80, 9), (-9, -9, 0, 0), (0, 70, 9, 80)]
+    )
     def test_a_box_without_pixels_gives_nothing(self, box: tuple[int, ...]) -> None:
         assert not paste_mask(np.ones((28, 28), np.float32), box, (50, 70)).any()
 

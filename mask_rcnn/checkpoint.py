@@ -193,8 +193,8 @@ def _legacy_config(path: str | Path, weights: dict[str, dict[str, np.ndarray]]) 
         "box_head_channels": shape("mrcnn_class_conv1")[-1],
         "mask_head_channels": shape("mrcnn_mask_conv1")[-1],
     }
-    # The reference named its lungs by image side.
-    return config_from_dict({"laterality": "image", "network": sizes})
+    # The reference named its lungs by image side, and its masks are pasted as it did.
+    return config_from_dict({"laterality": "image", "network": sizes, "detection": {"mask_corners": False}})
 
 
 def _load_legacy(network: keras.Model, path: str | Path, weights: dict[str, dict[str, np.ndarray]]) -> None:

@@ -83,6 +83,9 @@ class DetectionConfig:
     max_instances: int = 20
     min_score: float = 0.7
     nms_threshold: float = 0.3  # IoU, within a class
+    # The targets of the mask head are sampled from edge to edge of a box, so its answers are pasted from edge to edge. The
+    # reference pasted them half a cell further in: its masks are smaller than what they were taught, by 1/28 of the box.
+    mask_corners: bool = True
 
 
 @dataclass(frozen=True)

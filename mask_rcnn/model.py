@@ -293,13 +293,20 @@ class MaskRCNN:
             windows[index] = norm_boxes(np.asarray(window, np.float32)[None], (side, side))[0]
         answers = self.network.predict_on_batch({"images": images, "windows": windows})
         return [
-            unmold(answers["detections"][index], answers["masks"][index], molded[index][1], side, film.shape[:2])
+            unmold(
+                answers["detections"][index],
+                answers["masks"][index],
+                molded[index][1],
+                side,
+                film.shape[:2],
+                self.config.detection.mask_corners,
+            )
             for index, film in enumerate(films)
         ]
 
 
 def unmold(
-    detections: np.ndarray, masks: np.ndarray, window: Sequence[int], side: int, shape: tuple[int, int]
+    detections: np.ndarray, masks: np.ndarray, window: Sequence[int], side: int, shape: tuple[int, int], corners: bool
 ) -> dict[str, np.ndarray]:
     """The network's answer for one film, in the film's own pixels.
 
@@ -309,12 +316,13 @@ def unmold(
         window: (y1, x1, y2, x2), where the film lies in the square, in its pixels.
         side: of the square.
         shape: (height, width) of the film.
+        corners: ``DetectionConfig.mask_corners``.
     """
     detections = detections[detections[:, 4] > 0]
     class_ids = detections[:, 4].astype(np.int32)
     rois = window_to_film(detections[:, :4], window, side, shape)
     whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
-    full = [paste_mask(masks[index, :, :, class_ids[index]], rois[index], shape) for index in whole]
+    full = [paste_mask(masks[index, :, :, class_ids[index]], rois[index], shape, corners) for index in whole]
     return {
         "rois": rois[whole],
         "class_ids": class_ids[whole],

@@ -148,17 +148,18 @@ def subtract_mean(square: np.ndarray, network: NetworkConfig) -> np.ndarray:
     return square.astype(np.float32) - np.asarray(network.mean_pixel, np.float32)
 
 
-def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int], corners: bool = False) -> np.ndarray:
     """Stretches a mask over its box and thresholds it at 0.5: probabilities [m, m] to bool [height, width].
 
-    The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off.
+    The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off. ``corners`` is
+    ``DetectionConfig.mask_corners``.
     """
     full = np.zeros(shape, bool)
     y1, x1, y2, x2 = (int(value) for value in box)
     top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, shape[0]), min(x2, shape[1])
     if bottom <= top or right <= left:
         return full
-    inside = stretch(mask, y2 - y1, x2 - x1) >= 0.5
+    inside = stretch(mask, y2 - y1, x2 - x1, corners) >= 0.5
     full[top:bottom, left:right] = inside[top - y1 : bottom - y1, left - x1 : right - x1]
     return full
 

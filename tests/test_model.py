@@ -366,7 +366,7 @@ class TestUnmold:
         masks = np.zeros((3, 28, 28, 3), np.float32)
         masks[0, ..., 2], masks[1, ..., 1] = 1, 1
         masks[1, :14, :, 1] = 0
-        found = unmold(detections, masks, self.WINDOW, SIDE, (256, 128))
+        found = unmold(detections, masks, self.WINDOW, SIDE, (256, 128), corners=False)
         expected = [[0, 0, 128, 128], [128, 64, 256, 128]]
         assert np.abs(found["rois"] - expected).max() <= 1  # a pixel of the square is two of the film
         assert found["class_ids"].tolist() == [2, 1]
@@ -382,12 +382,12 @@ class TestUnmold:
         detections = np.array(
             [[0.25, between, 0.75, between, 1, 0.9], [0.25, 0.5, 0.75, 0.75, 2, 0.8]], np.float32
         )
-        found = unmold(detections, np.ones((2, 28, 28, 3), np.float32), (0, 0, 129, 129), 129, (129, 129))
+        found = unmold(detections, np.ones((2, 28, 28, 3), np.float32), (0, 0, 129, 129), 129, (129, 129), corners=False)
         assert found["class_ids"].tolist() == [2] and found["masks"].shape == (129, 129, 1)
 
     def test_nothing_found(self) -> None:
         found = unmold(
-            np.zeros((2, 6), np.float32), np.ones((2, 28, 28, 3), np.float32), self.WINDOW, SIDE, (256, 128)
+            np.zeros((2, 6), np.float32), np.ones((2, 28, 28, 3), np.float32), self.WINDOW, SIDE, (256, 128), corners=True
         )
         assert {name: value.shape for name, value in found.items()} == {
             "rois": (0, 4),

@@ -8,6 +8,7 @@ import naive
 import numpy as np
 import pytest
 
+from mask_rcnn.coco import mask_box
 from mask_rcnn.config import NetworkConfig
 from mask_rcnn.radiograph import equalise, fit_to_square
 from mask_rcnn.utils import (
@@ -299,6 +300,20 @@ class TestPasteMask:
         pasted = paste_mask(mask, box, (50, 70))
         assert pasted.dtype == bool and pasted.shape == (50, 70)
         np.testing.assert_array_equal(pasted, paste_one_by_one(mask, box, (50, 70)))
+
+    def test_from_corner_to_corner_it_inverts_the_sampling_of_targets(self) -> None:
+        """The reference's fault: masks cut from edge to edge of a box, pasted half a cell inside it."""
+        y, x = np.mgrid[:256, :256]
+        lung = ((y - 120) / 90.0) ** 2 + ((x - 80) / 45.0) ** 2 < 1
+        y1, x1, y2, x2 = mask_box(lung)
+        rows, columns = (np.linspace(first, last - 1, 28) for first, last in ((y1, y2), (x1, x2)))
+        cut = np.array([[naive.sample(lung.astype(float), row, column) for column in columns] for row in rows])
+        overlaps = {}
+        for corners in (True, False):
+            pasted = paste_mask(cut, (y1, x1, y2, x2), lung.shape, corners)
+            overlaps[corners] = (pasted & lung).sum() / (pasted | lung).sum()
+        assert overlaps[True] > 0.98
+        assert overlaps[False] < 0.97
 
     @pytest.mark.parametrize(
         "box", [(5, 5, 5, 9), (5, 9, 9, 5), (60, 0, 80, 9), (-9, -9, 0, 0), (0, 70, 9, 80)]

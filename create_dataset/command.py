@@ -61,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="whose left: the patient's (on the image's right; the default), or the image's",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", type=positive, default=8, metavar="N",
-        help="films at once; a stopped run does at most these again (default: %(default)s)",
+        "--batch", type=positive, default=1, metavar="N",
+        help="films at once, which a killed run does again; 8 are 1.6 times as fast on two cores (default: %(default)s)",
     )  # fmt: skip
     arguments = parser.parse_args(argv)
     try:

@@ -157,14 +157,17 @@ def fit_to_square(film: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, i
     Returns:
         The square, the window (y1, x1, y2, x2) that the film takes in it, and the scale, square over film.
     """
-    height, width = film.shape[:2]
-    scale = side / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     square = np.zeros((side, side) + film.shape[2:], film.dtype)
-    top, left = (side - new_height) // 2, (side - new_width) // 2
-    window = (top, left, top + new_height, left + new_width)
-    square[top : window[2], left : window[3]] = _resize(film, new_height, new_width)
-    return square, window, scale
+    window = y1, x1, y2, x2 = _window_in_square(film.shape[:2], side)
+    square[y1:y2, x1:x2] = _resize(film, y2 - y1, x2 - x1)
+    return square, window, side / max(film.shape[:2])
+
+
+def _window_in_square(shape: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    scale = side / max(shape)
+    height, width = (max(1, round(length * scale)) for length in shape)
+    top, left = (side - height) // 2, (side - width) // 2
+    return top, left, top + height, left + width
 
 
 def _resize(film: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -201,14 +204,9 @@ def _interpolation_matrix(count: int, target: int, corners: bool) -> np.ndarray:
 
 def fit_labels_to_square(labels: np.ndarray, side: int) -> np.ndarray:
     """Fits a label mask, uint8 [height, width], to the square as ``fit_to_square`` fits its film (nearest neighbour)."""
-    height, width = labels.shape
-    scale = side / max(height, width)
-    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     square = np.zeros((side, side), labels.dtype)
-    top, left = (side - new_height) // 2, (side - new_width) // 2
-    square[top : top + new_height, left : left + new_width] = cv2.resize(
-        labels, (new_width, new_height), interpolation=cv2.INTER_NEAREST_EXACT
-    )
+    y1, x1, y2, x2 = _window_in_square(labels.shape, side)
+    square[y1:y2, x1:x2] = cv2.resize(labels, (x2 - x1, y2 - y1), interpolation=cv2.INTER_NEAREST_EXACT)
     return square
 
 

@@ -20,7 +20,11 @@ import h5py
 import numpy as np
 import yaml
 
+from mask_rcnn import checkpoint
+from mask_rcnn.checkpoint import CheckpointError
+from mask_rcnn.coco import CATEGORIES, DatasetError
 from mask_rcnn.config import Config, ConfigError, config_to_dict, load_config
+from mask_rcnn.devices import DeviceError, choose_device
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -43,25 +47,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = range(1, config.bag.members + 1) if arguments.member is None else [arguments.member]
         if not 1 <= members[0] <= config.bag.members:
             raise ConfigError(f"--member {members[0]}: the bag has members 1 to {config.bag.members}")
-        from mask_rcnn.devices import choose_device  # Keras takes seconds to import, which --help should not
-    except ConfigError as error:
-        return _fail(error)
-    from mask_rcnn.devices import DeviceError
-
-    try:
         print(choose_device(arguments.device), flush=True)
-    except DeviceError as error:
-        return _fail(error)
-    from mask_rcnn.checkpoint import CheckpointError
-    from mask_rcnn.coco import DatasetError
-
-    try:
         waiting = [k for k in members if not _is_done(config, arguments.out / f"{config.name}_{k}.weights.h5")]
         if waiting:
             films = Films(config)
         for member in waiting:
             train_member(config, member, films, arguments.out, arguments.runs, arguments.weights)
-    except (ConfigError, DatasetError, CheckpointError, TrainingError) as error:
+    except (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError) as error:
         return _fail(error)
     except OSError as error:
         return _fail(f"{error.filename or arguments.out}: {error.strerror or error}; the same command goes on")
@@ -95,9 +87,7 @@ def _is_done(config: Config, weights: Path) -> bool:
     """
     if not weights.exists():
         return False
-    from mask_rcnn.checkpoint import read_config
-
-    if read_config(weights) != config:
+    if checkpoint.read_config(weights) != config:
         raise TrainingError(f"{weights}: trained with another config; move it away or give this config another name")
     print(f"{weights}: already trained; delete it to train it again")
     return True
@@ -140,7 +130,6 @@ def train_member(
     """
     import keras
 
-    from mask_rcnn import checkpoint
     from mask_rcnn.data import TrainingBatches
     from mask_rcnn.model import MaskRCNN
 
@@ -203,9 +192,7 @@ def _epochs_done(config: Config, last: Path) -> int:
     """How many epochs the checkpoint holds; 0 where there is none."""
     if not last.exists():
         return 0
-    from mask_rcnn.checkpoint import read_config
-
-    if read_config(last) != config:
+    if checkpoint.read_config(last) != config:
         raise TrainingError(f"{last}: left by another config of this name; delete {last.parent} or rename the config")
     with h5py.File(last, "r") as file:
         return int(json.loads(file.attrs["notes"])["epochs"])
@@ -220,8 +207,6 @@ def _schedule(config: Config, rate: float, steps: int) -> Any:
 def _callbacks(model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, last: Path) -> list[Any]:
     """What is done after every step and epoch; the order matters: what is measured first is logged and kept after."""
     import keras
-
-    from mask_rcnn import checkpoint
 
     def refuse_infinite(batch: int, logs: Mapping[str, float] | None = None) -> None:
         terms = dict(logs or {})
@@ -253,7 +238,6 @@ def validation_dice(model: MaskRCNN, films: Sequence[TrainingFilm]) -> dict[str,
 
     A lung that is not found counts 0; a film that shows none of that lung does not count.
     """
-    from mask_rcnn.coco import CATEGORIES
     from mask_rcnn.metrics import dice
 
     scores: dict[int, list[float]] = {category: [] for category in CATEGORIES}

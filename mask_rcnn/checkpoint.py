@@ -1,44 +1,43 @@
 """Weights on disk: our own files, which carry their configuration, and those of the reference implementation.
 
 Ours are what Keras 3 writes as ``.weights.h5``, with the configuration as JSON in the attribute ``config`` and, when final,
-floats of 16 bits. The reference's have the layout of Keras 2: one group a layer, named in the attributes ``layer_names`` and
-``weight_names``; architecture and sizes are told from their shapes. Nothing in a file is ever executed.
+floats of 16 bits. The reference's have the layout of Keras 2; architecture and sizes are told from their shapes. Both are
+read by the names of their layers, so that both fit, or do not, for the same reasons.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
+from mask_rcnn import imagenet
+from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
+from mask_rcnn.weights_file import CheckpointError, Layers, WeightsFile, assign, one_line, open_weights, read_fitting
 
 if TYPE_CHECKING:
     import keras
 
 
-# What of a network's configuration the shapes of its weights follow.
-_SHAPING = (
-    "backbone",
-    "backbone_width",
-    "class_count",
-    "pyramid_channels",
-    "pyramid_output_channels",
-    "rpn_channels",
-    "box_head_channels",
-    "box_pool_size",
-    "mask_head_channels",
-)
+# The layers whose shapes follow the number of classes; in each, the last axis holds one class after the other.
+CLASS_HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
-
-class CheckpointError(ValueError):
-    """A weights file that cannot be used; the message names the file, the reason and the remedy."""
+# The layer, and the axis of its kernel, that a size of ``config.network`` is told by.
+_TOLD_BY = {
+    "backbone_width": ("conv1", -1),
+    "pyramid_channels": ("fpn_c5p5", -1),
+    "pyramid_output_channels": ("fpn_p5", -1),
+    "rpn_channels": ("rpn_conv_shared", -1),
+    "box_pool_size": ("mrcnn_class_conv1", 0),
+    "box_head_channels": ("mrcnn_class_conv1", -1),
+    "mask_head_channels": ("mrcnn_mask_conv1", -1),
+    "class_count": ("mrcnn_class_logits", -1),
+}
 
 
 def save(
@@ -95,118 +94,147 @@ def read_config(path: str | Path) -> Config:
     """The configuration of a weights file; of a reference file, the published one with the sizes that it shows.
 
     Raises:
-        CheckpointError: the file is absent, no HDF5, or no weights of a Mask R-CNN.
+        CheckpointError: the file is absent, no HDF5, no weights of a Mask R-CNN, or not what its configuration says.
     """
-    with _open(path) as file:
-        if "config" in file.attrs:
-            try:
-                return config_from_dict(json.loads(file.attrs["config"]))
-            except (ValueError, TypeError) as error:  # no JSON, no text, or no configuration
-                raise CheckpointError(f"{path}: its configuration cannot be used ({error}); train it again") from error
-        if "layer_names" in _legacy_root(file).attrs:
-            return _legacy_config(path, _legacy_weights(path, file))
-    raise CheckpointError(f"{path}: holds no Mask R-CNN of this program or of the reference; give models/*.weights.h5")
+    with open_weights(path) as file:
+        return _config(path, file)
 
 
 def load_weights(network: keras.Model, path: str | Path) -> None:
-    """Fills a network from a file of either kind.
+    """Fills a network from a file of either kind, by the names of the layers; a network that is refused keeps its weights.
 
     Raises:
-        CheckpointError: the file is absent or torn, or does not fit; the message names the first layer of a reference
-            file, or the first key of the configuration, that does not.
+        CheckpointError: the file is absent, torn or damaged, or does not fit; the message names the first layer that does
+            not, in the order of the network, with both shapes.
     """
-    with _open(path) as file:
-        legacy = _legacy_weights(path, file) if "layer_names" in _legacy_root(file).attrs else None
-    if legacy is not None:
-        _load_legacy(network, path, legacy)
-        return
-    # Asked first, since Keras warns of every layer and tells no shapes.
-    held, wanted = read_config(path).network, network.settings.network
-    for key in _SHAPING:
-        if getattr(held, key) != getattr(wanted, key):
-            raise CheckpointError(
-                f"{path}: its network.{key} is {getattr(held, key)}, the config's {getattr(wanted, key)}; "
-                "give weights of this config"
-            )
+    with open_weights(path) as file:
+        remedy = _remedy(path, file.layers, network)
+        values = read_fitting(path, file.layers, network.named_layers(), remedy)
+        _refuse_strays(path, file.layers, network, remedy)
+    assign(network, values)
+
+
+def start_from(network: keras.Model, source: str | Path) -> list[str]:
+    """Fills a network that is to be trained with as much of a file as it can use.
+
+    Class heads for another number of classes are left out. Where the file and the network differ in laterality, left and
+    right are exchanged in the heads, so that the network starts by naming the lungs as it is to learn.
+
+    Args:
+        source: one of our files or of the reference's; ``imagenet``, or a file that ``keras.applications`` has fetched for
+            it, for the trunk alone.
+
+    Returns:
+        What there is to say of it, a sentence a line.
+
+    Raises:
+        CheckpointError: the file is absent, torn or damaged, or does not fit in any other way.
+    """
+    if str(source) == imagenet.NAME:
+        imagenet.refuse_others(source, network.settings.network)
+        return [imagenet.fill_trunk(network, source, imagenet.download(network.settings.network.backbone))]
+    with open_weights(source) as file:
+        if imagenet.is_classifier(file.layers):
+            return [imagenet.fill_trunk(network, source, file.layers)]
+        held, ours = _config(source, file), network.settings
+        classes, wanted_classes = held.network.class_count, ours.network.class_count
+        left_out = CLASS_HEADS if classes != wanted_classes else ()
+        wanted = {name: layer for name, layer in network.named_layers().items() if name not in left_out}
+        remedy = _remedy(source, file.layers, network)
+        values = read_fitting(source, file.layers, wanted, remedy)
+        _refuse_strays(source, file.layers, network, remedy)
+    lines = []
+    if left_out:
+        lines = [f"left out {', '.join(CLASS_HEADS)}: the file has {classes} classes, the config {wanted_classes}"]
+    elif held.laterality != ours.laterality and classes == len(CATEGORIES) + 1:
+        for head in CLASS_HEADS:
+            values[head] = {name: _exchange_sides(value, classes) for name, value in values[head].items()}
+        lines = [f"exchanged left and right in {', '.join(CLASS_HEADS)}: the file's laterality is {held.laterality}, "
+                 f"the config's {ours.laterality}"]
+    assign(network, values)
+    return lines
+
+
+def resume(network: keras.Model, path: str | Path) -> None:
+    """Fills a compiled network and its optimiser from a file written with ``half=False``; Keras itself reads it.
+
+    Raises:
+        CheckpointError: the file is absent or torn, or is no such file of this network.
+    """
+    with open_weights(path):  # which says in one line what is wrong where Keras would not
+        pass
     try:
         network.load_weights(path)
     except Exception as error:  # Keras raises ValueError, KeyError, OSError and more, as the file is wrong here or there
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: does not fit the network ({reason}); give weights of this config") from error
+        raise CheckpointError(f"{path}: cannot be gone on from ({one_line(error)}); delete it to begin anew") from error
 
 
-@contextlib.contextmanager
-def _open(path: str | Path) -> Iterator[h5py.File]:
-    if not Path(path).is_file():
-        raise CheckpointError(f"{path}: there is no such file; check the path")
+def _exchange_sides(values: np.ndarray, classes: int) -> np.ndarray:
+    """Left and right exchanged on the last axis, which is ``classes`` long or a multiple of it, class by class."""
+    order = list(range(classes))
+    order[LEFT_LUNG], order[RIGHT_LUNG] = RIGHT_LUNG, LEFT_LUNG
+    return values.reshape(*values.shape[:-1], classes, -1)[..., order, :].reshape(values.shape)
+
+
+def _remedy(path: str | Path, layers: Layers, network: keras.Model) -> str:
+    """What to do about a file that does not fit."""
     try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except (OSError, RuntimeError, KeyError) as error:  # of h5py, on whatever it cannot follow or decode
-        raise CheckpointError(f"{path}: not an HDF5 file, or torn ({error}); copy it again from its source") from error
+        sizes = _sizes(path, layers)
+    except CheckpointError:
+        return "give a whole Mask R-CNN checkpoint"
+    ours = network.settings.network
+    changes = [f"network.{key}: {size}" for key, size in sizes.items() if size != getattr(ours, key)]
+    return f"give other weights, or set {', '.join(changes)} in the config" if changes else "give other weights"
 
 
-def _legacy_root(file: h5py.File) -> h5py.Group:
-    """A file saved as a whole model keeps its weights one group down."""
-    return file["model_weights"] if "model_weights" in file else file
+def _refuse_strays(path: str | Path, layers: Layers, network: keras.Model, remedy: str) -> None:
+    known = network.named_layers()
+    stray = next((name for name in layers if name not in known), None)
+    if stray is not None:
+        raise CheckpointError(f"{path}: its layer {stray!r} has no place in the network; {remedy}")
 
 
-def _legacy_weights(path: str | Path, file: h5py.File) -> dict[str, dict[str, np.ndarray]]:
-    """Every weight by layer and variable, ``{"conv1": {"kernel": ..., "bias": ...}}``; nested models are flattened."""
-    root = _legacy_root(file)
-    weights: dict[str, dict[str, np.ndarray]] = {}
-    group = ""
+def _config(path: str | Path, file: WeightsFile) -> Config:
+    sizes = _sizes(path, file.layers)
+    if file.config is not None:
+        try:
+            config = config_from_dict(json.loads(file.config))
+        except (ValueError, TypeError, RecursionError) as error:  # no JSON, no text, or no configuration
+            raise CheckpointError(
+                f"{path}: its configuration cannot be used ({one_line(error)}); train it again"
+            ) from error
+        # Asked before a network is built of it, whose size would otherwise be whatever the file says.
+        for key, size in sizes.items():
+            if getattr(config.network, key) != size:
+                raise CheckpointError(
+                    f"{path}: its network.{key} is {getattr(config.network, key)}, its weights' {size}; train it again"
+                )
+        return config
+    if not file.is_legacy:
+        raise CheckpointError(f"{path}: carries no configuration; write weights with MaskRCNN.save, which adds it")
+    # The file tells how many anchor ratios there are, not which.
+    ratios, published = _kernel_shape(path, file.layers, "rpn_class_raw")[-1] // 2, len(Config().network.anchor_ratios)
+    if ratios != published:
+        raise CheckpointError(f"{path}: has {ratios} anchor ratios, not {published}; their values are not in the file")
+    # The reference named its lungs by image side, and its masks are pasted as it did.
     try:
-        for group in root.attrs["layer_names"]:
-            group = group.decode() if isinstance(group, bytes) else group
-            for name in root[group].attrs["weight_names"]:
-                name = name.decode() if isinstance(name, bytes) else name
-                layer, variable = name.split("/")[-2:]
-                weights.setdefault(layer, {})[variable.split(":")[0]] = root[group][name][()]
-    except (KeyError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: torn at layer {group} ({error}); copy it again from its source") from error
-    return weights
+        return config_from_dict({"laterality": "image", "network": sizes, "detection": {"mask_corners": False}})
+    except ValueError as error:
+        raise CheckpointError(f"{path}: no network has its sizes ({error}); give another checkpoint") from error
 
 
-def _legacy_config(path: str | Path, weights: dict[str, dict[str, np.ndarray]]) -> Config:
-    def shape(layer: str) -> tuple[int, ...]:
-        if "kernel" not in weights.get(layer, {}):
-            raise CheckpointError(f"{path}: lacks the layer {layer}; give a whole Mask R-CNN checkpoint")
-        return weights[layer]["kernel"].shape
-
-    stage_4 = sum(name.startswith("res4") and name.endswith("_branch2a") for name in weights)
+def _sizes(path: str | Path, layers: Layers) -> dict[str, Any]:
+    """What the shapes tell of ``config.network``."""
+    told = {key: _kernel_shape(path, layers, name)[axis] for key, (name, axis) in _TOLD_BY.items()}
+    stage_4 = sum(name.startswith("res4") and name.endswith("_branch2a") for name in layers)
     backbone = next((name for name, blocks in RESNET_BLOCKS.items() if blocks[2] == stage_4), None)
     if backbone is None:
         raise CheckpointError(f"{path}: its ResNet has {stage_4} blocks in stage 4; known are {RESNET_BLOCKS}")
-    ratios = shape("rpn_class_raw")[-1] // 2
-    published = Config()
-    if ratios != len(published.network.anchor_ratios):
-        raise CheckpointError(f"{path}: has {ratios} anchor ratios, not 3; their values are not in the file")
-    sizes = {
-        "backbone": backbone,
-        "class_count": shape("mrcnn_class_logits")[-1],
-        "backbone_width": shape("conv1")[-1],
-        "pyramid_channels": shape("fpn_c5p5")[-1],
-        "pyramid_output_channels": shape("fpn_p5")[-1],
-        "rpn_channels": shape("rpn_conv_shared")[-1],
-        "box_pool_size": shape("mrcnn_class_conv1")[0],
-        "box_head_channels": shape("mrcnn_class_conv1")[-1],
-        "mask_head_channels": shape("mrcnn_mask_conv1")[-1],
-    }
-    # The reference named its lungs by image side, and its masks are pasted as it did.
-    return config_from_dict({"laterality": "image", "network": sizes, "detection": {"mask_corners": False}})
+    return {"backbone": backbone, **told}
 
 
-def _load_legacy(network: keras.Model, path: str | Path, weights: dict[str, dict[str, np.ndarray]]) -> None:
-    for name, layer in network.named_layers().items():
-        if name not in weights:
-            raise CheckpointError(f"{path}: lacks the layer {name}; give a whole Mask R-CNN checkpoint")
-        for variable in layer.weights:
-            value = weights[name].get(variable.name)
-            if value is None or value.shape != tuple(variable.shape):
-                held = "nothing" if value is None else str(value.shape)
-                raise CheckpointError(
-                    f"{path}: {name}/{variable.name} needs {tuple(variable.shape)}, the file holds {held}; "
-                    "give weights of this architecture"
-                )
-            variable.assign(value)
+def _kernel_shape(path: str | Path, layers: Layers, name: str) -> tuple[int, ...]:
+    kernel = layers.get(name, {}).get("kernel")
+    if kernel is None or not kernel.shape:
+        raise CheckpointError(f"{path}: lacks the layer {name}; give a whole Mask R-CNN checkpoint")
+    return kernel.shape

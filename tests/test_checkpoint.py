@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from keras_2 import write_legacy
 
 from mask_rcnn import checkpoint
-from mask_rcnn.checkpoint import CheckpointError
+from mask_rcnn.checkpoint import CLASS_HEADS, CheckpointError
 from mask_rcnn.config import Config, config_from_dict, config_to_dict
 from mask_rcnn.model import MaskRCNN
 
@@ -31,6 +35,9 @@ SIZES = {
 
 def build(**network: Any) -> MaskRCNN:
     return MaskRCNN(config_from_dict({"network": SIZES | network}))
+
+
+build_once = functools.cache(build)  # for networks that no test fills
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +132,10 @@ class TestOwnFiles:
         checkpoint.save(model.network, model.config, path, half=False)
         other.load_weights(path)
         assert_equal_weights(other, model)
+        assert int(other.network.optimizer.iterations) == 0
+        other.network.set_weights([np.zeros(weight.shape) for weight in other.network.weights])
+        checkpoint.resume(other.network, path)
+        assert_equal_weights(other, model)
         assert int(other.network.optimizer.iterations) == 42
         pairs = zip(other.network.optimizer.variables, model.network.optimizer.variables, strict=True)
         assert all(np.array_equal(one.numpy(), two.numpy()) for one, two in pairs)
@@ -165,12 +176,9 @@ class TestOwnFiles:
         with pytest.raises(ValueError, match=r"\.weights\.h5"):
             model.save(tmp_path / "lungs.h5")
 
-    @pytest.mark.parametrize(
-        ("key", "value"), [("rpn_channels", 9), ("class_count", 4), ("backbone", "resnet50")]
-    )
-    def test_of_another_size_are_refused_by_its_name(self, saved: Path, key: str, value: int | str) -> None:
-        message = refusal(build(**{key: value}).load_weights, saved)
-        assert f"its network.{key} is {SIZES.get(key, 3)}, the config's {value}" in message
+    def test_without_the_optimiser_are_not_gone_on_from(self, saved: Path, other: MaskRCNN) -> None:
+        other.compile(0.01)
+        assert "delete it to begin anew" in refusal(checkpoint.resume, other.network, saved)
 
     def test_may_be_loaded_for_films_of_another_size(self, saved: Path, model: MaskRCNN) -> None:
         larger = build(image_size=320)
@@ -212,6 +220,7 @@ class TestBadFiles:
             ("[1, 2]", "must hold keys and values"),
             ('{"network": {"rpn_chanels": 8}}', "did you mean network.rpn_channels"),
             (7, "must be str"),
+            ("[" * 10**4, "recursion"),
         ],
     )
     def test_a_configuration_that_cannot_be_used(self, saved: Path, held: str | int, reason: str) -> None:
@@ -220,56 +229,180 @@ class TestBadFiles:
         message = refusal(checkpoint.read_config, saved)
         assert "its configuration cannot be used" in message and reason in message
 
+    def test_a_configuration_that_is_not_the_weights(self, saved: Path) -> None:
+        """Refused before a network is built of it, which might take all memory."""
+        with h5py.File(saved, "a") as file:
+            values = json.loads(file.attrs["config"])
+            values["network"]["box_head_channels"] = 10**9
+            file.attrs["config"] = json.dumps(values)
+        message = refusal(MaskRCNN.load, saved)
+        assert "its network.box_head_channels is 1000000000, its weights' 12" in message
+
+    def test_no_configuration(self, saved: Path, model: MaskRCNN, other: MaskRCNN) -> None:
+        with h5py.File(saved, "a") as file:
+            del file.attrs["config"]
+        assert "carries no configuration; write weights with MaskRCNN.save" in refusal(MaskRCNN.load, saved)
+        other.load_weights(saved)  # whose configuration is known
+        assert_equal_weights(other, model, np.float16)
+
     def test_any_damage_is_a_refusal_or_passes_unseen(self, saved: Path, other: MaskRCNN) -> None:
-        """HDF5 has no checksums here: damaged numbers load. Nothing else may come of it than one line."""
+        """HDF5 has no checksums here: damaged numbers load where they are finite. Nothing else may come of it than one line,
+        and the same path loads once a good file lies there again."""
         whole, rng, refused = saved.read_bytes(), np.random.default_rng(3), 0
-        for round_ in range(24):
+        for round_ in range(40):
             # Every other time where the structure is, at the beginning.
             start = int(rng.integers(0, len(whole) - 64 if round_ % 2 else 6000))
-            damaged = saved.with_name(
-                f"damaged_{round_}.weights.h5"
-            )  # HDF5 remembers a file that it failed to read
-            damaged.write_bytes(whole[:start] + rng.bytes(64) + whole[start + 64 :])
+            saved.write_bytes(whole[:start] + rng.bytes(64) + whole[start + 64 :])
             try:
-                checkpoint.read_config(damaged)
-                other.load_weights(damaged)
+                checkpoint.read_config(saved)
+                other.load_weights(saved)
             except CheckpointError as error:
-                assert "\n" not in str(error) and str(damaged) in str(error)
+                assert "\n" not in str(error) and str(saved) in str(error)
                 refused += 1
-        assert 0 < refused
+        assert 10 < refused
+        saved.write_bytes(whole)
+        other.load_weights(saved)
 
 
-def write_legacy(
-    path: Path,
-    model: MaskRCNN,
-    nested: bool = False,
-    whole: bool = False,
-    change: Callable[[str, np.ndarray], np.ndarray | None] = lambda name, value: value,
-) -> None:
-    """Writes weights as the reference's Keras 2 does.
+Change = Callable[[str, np.ndarray], "np.ndarray | None"]
 
-    Args:
-        nested: the RPN is a model in the model, one group of its own, and the names begin with a model's.
-        whole: as a whole model, weights one group down, names as text instead of bytes.
-        change: gives the value to write for ``layer/variable``; None leaves it out.
-    """
-    groups: dict[str, dict[str, np.ndarray]] = {"input_image": {}}
-    for name, layer in model.network.named_layers().items():
-        group = "rpn_model" if nested and name.startswith("rpn_") else name
-        values = {weight.name: change(f"{name}/{weight.name}", weight.numpy()) for weight in layer.weights}
-        prefix = f"mask_rcnn/{name}" if nested else name
-        weights = {f"{prefix}/{variable}:0": value for variable, value in values.items() if value is not None}
-        if weights:
-            groups.setdefault(group, {}).update(weights)
-    text: Callable[[list[str]], Any] = list if whole else lambda names: [name.encode() for name in names]
-    with h5py.File(path, "w") as file:
-        root = file.create_group("model_weights") if whole else file
-        root.attrs["layer_names"] = text(list(groups))
-        for group, weights in groups.items():
-            node = root.create_group(group)
-            node.attrs["weight_names"] = text(list(weights))
-            for name, value in weights.items():
-                node[name] = value
+
+@pytest.fixture(params=["ours", "reference"])
+def write(request: pytest.FixtureRequest, model: MaskRCNN, content: bytes, tmp_path: Path) -> Callable[[Change], Path]:
+    """Writes the model's file of either kind with some of its variables changed, or left out where they are None."""
+
+    def ours(change: Change) -> Path:
+        path = tmp_path / "ours.weights.h5"
+        path.write_bytes(content)
+        names = {layer.name: [weight.name for weight in layer.weights] for layer in model.network.named_layers().values()}
+        with h5py.File(path, "a") as file:
+            groups: list[h5py.Group] = []
+            file.visititems(lambda name, node: groups.append(node) if name.endswith("/vars") and len(node) else None)
+            for group in groups:
+                for number, name in enumerate(names[group.attrs["name"]]):
+                    value = change(f"{group.attrs['name']}/{name}", group[str(number)][()])
+                    del group[str(number)]
+                    if value is not None:
+                        group[str(number)] = value
+        return path
+
+    def reference(change: Change) -> Path:
+        write_legacy(tmp_path / "reference.h5", model, change=change)
+        return tmp_path / "reference.h5"
+
+    return {"ours": ours, "reference": reference}[request.param]
+
+
+class TestFilesOfBothKinds:
+    def test_the_first_layer_that_does_not_fit_is_named_with_both_shapes(
+        self, write: Callable[[Change], Path], other: MaskRCNN
+    ) -> None:
+        before = other.network.get_weights()
+        wrong = {"mrcnn_mask/bias": np.zeros(5), "res3a_branch2b/kernel": np.zeros((3, 3, 8, 9))}
+        message = refusal(other.load_weights, write(lambda name, value: wrong.get(name, value)))
+        assert "res3a_branch2b/kernel needs (3, 3, 8, 8), the file holds (3, 3, 8, 9); give other weights" in message
+        for old, new in zip(before, other.network.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new, err_msg="a refused file changes nothing")
+
+    @pytest.mark.parametrize(
+        ("key", "value", "reason"),
+        [
+            ("backbone_width", 2, "conv1/kernel needs (7, 7, 3, 2), the file holds (7, 7, 3, 4)"),
+            ("rpn_channels", 9, "rpn_conv_shared/kernel needs (3, 3, 6, 9), the file holds (3, 3, 6, 10)"),
+            ("class_count", 4, "mrcnn_bbox_fc/kernel needs (12, 16), the file holds (12, 12)"),
+            ("backbone", "resnet50", "lacks the layer res2c_branch2a"),
+        ],
+    )
+    def test_of_another_size_are_refused_with_what_to_set(
+        self, write: Callable[[Change], Path], key: str, value: int | str, reason: str
+    ) -> None:
+        message = refusal(build_once(**{key: value}).load_weights, write(lambda name, values: values))
+        assert f"{reason}; give other weights, or set network.{key}: {SIZES.get(key, 3)} in the config" in message
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+    def test_numbers_that_are_none_are_refused(
+        self, write: Callable[[Change], Path], other: MaskRCNN, value: float
+    ) -> None:
+        def damage(name: str, values: np.ndarray) -> np.ndarray:
+            values = values.astype(np.float64)
+            if name in ("bn4b_branch2a/gamma", "mrcnn_mask/bias"):
+                values[-1] = value
+            return values
+
+        assert "bn4b_branch2a/gamma holds NaN or infinity" in refusal(other.load_weights, write(damage))
+
+    @pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2", ">f2"])
+    def test_every_kind_of_float_is_read(
+        self, write: Callable[[Change], Path], model: MaskRCNN, other: MaskRCNN, dtype: str
+    ) -> None:
+        other.load_weights(write(lambda name, values: values.astype(np.float16).astype(dtype)))
+        assert_equal_weights(other, model, np.float16)
+
+    def test_what_is_no_number_is_refused(self, write: Callable[[Change], Path], other: MaskRCNN) -> None:
+        path = write(lambda name, values: np.array([b"import os"] * 4) if name == "conv1/bias" else values)
+        assert "its layer 'conv1' holds no numbers" in refusal(other.load_weights, path)
+
+    @pytest.mark.parametrize("replaced", [False, True])
+    def test_a_path_is_read_anew_after_a_refusal(
+        self, write: Callable[[Change], Path], model: MaskRCNN, other: MaskRCNN, tmp_path: Path, replaced: bool
+    ) -> None:
+        path = write(lambda name, values: values)
+        good = path.read_bytes()
+        bad = write(lambda name, values: np.zeros(5) if name == "mrcnn_mask/bias" else values)
+        assert bad == path
+        for broken in (path.read_bytes(), good[: len(good) // 2], b""):
+            path.write_bytes(broken)
+            refusal(other.load_weights, path)
+            if replaced:
+                (tmp_path / "new").write_bytes(good)
+                os.replace(tmp_path / "new", path)
+            else:
+                path.write_bytes(good)
+            other.network.set_weights([np.zeros(weight.shape) for weight in other.network.weights])
+            other.load_weights(path)
+            assert_equal_weights(other, model, np.float16 if path.name == "ours.weights.h5" else np.float32)
+
+
+class TestHostileFiles:
+    """What a file may claim or point to: the line says so at once, and nothing is allocated or opened for it."""
+
+    @pytest.fixture
+    def path(self, model: MaskRCNN, tmp_path: Path) -> Path:
+        write_legacy(tmp_path / "reference.h5", model)
+        return tmp_path / "reference.h5"
+
+    def test_numbers_that_were_never_written(self, path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            del file["fpn_c5p5/fpn_c5p5/kernel:0"]
+            file.create_dataset("fpn_c5p5/fpn_c5p5/kernel:0", (1, 1, 128, 2**31), np.float32, chunks=(1, 1, 1, 1024))
+        assert path.stat().st_size < 2**20
+        message = refusal(MaskRCNN.load, path)
+        assert f"its layer 'fpn_c5p5' claims {4 * 128 * 2**31} bytes and has 0" in message
+
+    def test_names_by_the_million(self, tmp_path: Path) -> None:
+        path = tmp_path / "names.h5"
+        with h5py.File(path, "w", libver="latest") as file:
+            file.attrs["layer_names"] = np.zeros(2**18, "S8")
+        assert "the attribute layer_names claims shape (262144,)" in refusal(MaskRCNN.load, path)
+
+    def test_numbers_in_other_files(self, path: Path, tmp_path: Path) -> None:
+        secret = tmp_path / "secret"
+        with h5py.File(secret, "w") as file:
+            file["numbers"] = np.ones(4, np.float32)
+        name = "conv1/conv1/bias:0"
+        for kind, reason in (("virtual", "lies in other files"), ("raw", "lies in other files"), ("link", "torn at layer")):
+            with h5py.File(path, "a") as file:
+                del file[name]
+                if kind == "virtual":
+                    layout = h5py.VirtualLayout((4,), np.float32)
+                    layout[:] = h5py.VirtualSource(secret, "numbers", (4,))
+                    file.create_virtual_dataset(name, layout)
+                elif kind == "raw":
+                    file.create_dataset(name, (4,), np.float32, external=[(str(secret), 0, 16)])
+                else:
+                    file[name] = h5py.ExternalLink(secret, "numbers")
+            message = refusal(MaskRCNN.load, path)
+            assert reason in message and "'conv1'" in message
 
 
 class TestReferenceFiles:
@@ -287,15 +420,6 @@ class TestReferenceFiles:
         values["detection"]["mask_corners"] = False  # its masks are pasted as the reference pasted them
         assert config_to_dict(revived.config) == values
 
-    def test_the_first_layer_of_another_shape_is_named_with_both(
-        self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path
-    ) -> None:
-        path = tmp_path / "reference.h5"
-        wrong = {"res3a_branch2b/kernel": np.zeros((3, 3, 8, 9)), "mrcnn_mask/bias": np.zeros(5)}
-        write_legacy(path, model, change=lambda name, value: wrong.get(name, value))
-        message = refusal(other.load_weights, path)
-        assert "res3a_branch2b/kernel needs (3, 3, 8, 8), the file holds (3, 3, 8, 9)" in message
-
     @pytest.mark.parametrize(
         ("absent", "reason"),
         [
@@ -310,6 +434,34 @@ class TestReferenceFiles:
         write_legacy(path, model, change=lambda name, value: None if name.startswith(absent) else value)
         assert reason in refusal(MaskRCNN.load, path)
 
+    def test_a_deeper_network_does_not_pass_for_a_shallow_one(self, tmp_path: Path, other: MaskRCNN) -> None:
+        """All that a ResNet-26 needs is in it, and would mean nothing without the blocks between."""
+        path = tmp_path / "reference.h5"
+        write_legacy(path, build_once(backbone="resnet50"))
+        message = refusal(other.load_weights, path)
+        assert "its layer 'res2c_branch2a' has no place in the network" in message
+        assert "set network.backbone: resnet50 in the config" in message
+
+    def test_sizes_that_no_network_has_are_refused(self, model: MaskRCNN, tmp_path: Path) -> None:
+        path = tmp_path / "reference.h5"
+        write_legacy(path, model, change=lambda name, value: value[..., :1] if name.split("/")[0] in CLASS_HEADS else value)
+        assert "network.class_count must be 2 or more" in refusal(MaskRCNN.load, path)
+
+    def test_a_resnet_101_loads(self, shared_parity: Path, tmp_path: Path) -> None:
+        """Written by the script that wrote the weights of the ResNet-50, whose answers are known."""
+        names: list[list[Any]] = []
+        for name, layer in build(backbone="resnet101").network.named_layers().items():
+            names.append([name, [[f"{name}/{weight.name}:0", list(weight.shape)] for weight in layer.weights]])
+        manifest, path = tmp_path / "manifest.json", tmp_path / "reference.h5"
+        manifest.write_text(json.dumps(names))
+        subprocess.run([sys.executable, shared_parity / "synthetic_weights.py", manifest, path], check=True)
+        model = MaskRCNN.load(path)
+        assert model.config.network.backbone == "resnet101"
+        assert sum(name.endswith("_branch2c") for name in model.network.named_layers()) == 2 * (3 + 4 + 23 + 3)
+        images = np.random.default_rng(0).normal(0, 50, (1, 256, 256, 3)).astype(np.float32)
+        for level in model.network.pyramid(images):
+            assert np.isfinite(keras.ops.convert_to_numpy(level)).all()
+
     def test_other_anchor_ratios_are_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "reference.h5"
         write_legacy(path, build(anchor_ratios=[1.0, 2.0]))
@@ -320,4 +472,79 @@ class TestReferenceFiles:
         write_legacy(path, model)
         with h5py.File(path, "a") as file:
             del file["bn_conv1"]
-        assert "torn at layer bn_conv1" in refusal(MaskRCNN.load, path)
+        assert "torn at layer 'bn_conv1'" in refusal(MaskRCNN.load, path)
+
+
+class TestStartingATraining:
+    """``start_from`` takes what it can use of a file and says what it did."""
+
+    @staticmethod
+    def heads(model: MaskRCNN) -> list[np.ndarray]:
+        """Class logits [n, c], deltas [n, c, 4] and mask logits [n, 28, 28, c] of some pooled RoIs."""
+        rng = np.random.default_rng(5)
+        pooled, pooled_for_masks = (rng.normal(size=(3, side, side, 6)).astype(np.float32) for side in (7, 14))
+        answers = [*model.network.box_head(pooled), model.network.mask_head(pooled_for_masks)]
+        return [keras.ops.convert_to_numpy(answer) for answer in answers]
+
+    def test_a_file_that_fits_is_taken_whole(self, saved: Path, model: MaskRCNN, other: MaskRCNN) -> None:
+        assert checkpoint.start_from(other.network, saved) == []
+        assert_equal_weights(other, model, np.float16)
+
+    @pytest.mark.parametrize("kind", ["ours", "reference"])
+    def test_heads_of_other_classes_are_left_out(
+        self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path, kind: str
+    ) -> None:
+        five, path = build_once(class_count=5), tmp_path / "five.weights.h5"
+        for name, layer in five.network.named_layers().items():
+            if name not in CLASS_HEADS:
+                layer.set_weights(model.network.named_layers()[name].get_weights())
+        five.save(path) if kind == "ours" else write_legacy(path, five)
+        for weight in other.network.weights:
+            weight.assign(np.full(weight.shape, 0.5))
+        said = "left out mrcnn_class_logits, mrcnn_bbox_fc, mrcnn_mask: the file has 5 classes, the config 3"
+        assert checkpoint.start_from(other.network, path) == [said]
+        expected, dtype = weights_of(model), np.float16 if kind == "ours" else np.float32
+        for name, weight in weights_of(other).items():
+            if name.split("/")[0] in CLASS_HEADS:
+                assert (weight == 0.5).all()
+            else:
+                np.testing.assert_array_equal(weight, expected[name].astype(dtype), err_msg=name)
+        assert "mrcnn_bbox_fc/kernel needs (12, 12), the file holds (12, 20)" in refusal(other.load_weights, path)
+
+    def test_left_and_right_are_exchanged_where_the_laterality_differs(
+        self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path
+    ) -> None:
+        """The left lung of the image is the patient's right one, and all else stays."""
+        by_image = MaskRCNN(config_from_dict({"laterality": "image", "network": SIZES}))
+        reference, ours = tmp_path / "reference.h5", tmp_path / "ours.weights.h5"
+        write_legacy(reference, model)
+        (said,) = checkpoint.start_from(other.network, reference)
+        assert said == ("exchanged left and right in mrcnn_class_logits, mrcnn_bbox_fc, mrcnn_mask: the file's laterality "
+                        "is image, the config's patient")
+        (logits, deltas, masks), (new_logits, new_deltas, new_masks) = self.heads(model), self.heads(other)
+        assert not np.array_equal(logits[:, 1], logits[:, 2])
+        np.testing.assert_allclose(new_logits, logits[:, [0, 2, 1]], rtol=1e-5)
+        np.testing.assert_allclose(new_deltas, deltas[:, [0, 2, 1]], rtol=1e-5)
+        np.testing.assert_allclose(new_masks, masks[..., [0, 2, 1]], rtol=1e-5)
+        # Back again, now from a file of ours: as the reference's had it.
+        checkpoint.save(other.network, other.config, ours, half=False)
+        (said,) = checkpoint.start_from(by_image.network, ours)
+        assert "the file's laterality is patient, the config's image" in said
+        assert_equal_weights(by_image, model)
+        assert checkpoint.start_from(by_image.network, reference) == []
+        assert_equal_weights(by_image, model)
+
+    @pytest.mark.parametrize("classes", [3, 5])
+    def test_any_other_misfit_is_refused(
+        self, model: MaskRCNN, other: MaskRCNN, tmp_path: Path, classes: int
+    ) -> None:
+        def change(name: str, value: np.ndarray) -> np.ndarray:
+            if name == "mrcnn_mask_conv2/kernel":
+                return np.zeros((3, 3, 14, 15))
+            head = name.split("/")[0] in CLASS_HEADS
+            return np.zeros((*value.shape[:-1], value.shape[-1] // 3 * classes)) if head else value
+
+        path = tmp_path / "reference.h5"
+        write_legacy(path, model, change=change)
+        message = refusal(checkpoint.start_from, other.network, path)
+        assert "mrcnn_mask_conv2/kernel needs (3, 3, 14, 14), the file holds (3, 3, 14, 15)" in message

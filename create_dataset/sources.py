@@ -1,37 +1,51 @@
 """What is a chest film in a folder tree, and what its folders say of it: collection, split, class label, patient.
 
 The trees known here are laid out as Kaggle's chest film collections: ``COLLECTION/SPLIT/LABEL/FILM``
-(chest-xray-pneumonia, covid19-image-dataset), ``COLLECTION/LABEL/images/FILM`` with masks beside
-(covid19-radiography-database), or any part of those.
+(chest-xray-pneumonia, covid19-image-dataset, covid-patients-chest-xray), ``COLLECTION/LABEL/images/FILM`` with masks
+beside (covid19-radiography-dataset), ``COLLECTION/images_001/images/FILM`` (ChestX-ray14), a folder for each patient
+(CheXpert, MIMIC-CXR, what hospitals export), or any part of those.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from create_dataset.progress import progress
 from mask_rcnn.radiograph import find_film_paths
 
-SPLITS = {
-    "train": "train", "training": "train",
-    "test": "test", "testing": "test",
-    "val": "val", "valid": "val", "validation": "val",
-}  # fmt: skip
+_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
+           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
+_SPLIT = re.compile(rf"({'|'.join(_SPLITS)})(?:[-_ ]?(?:set|data|images))?", re.IGNORECASE)
 
-# Folders that only hold the films of the folder above them.
-IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "films"})
+# Folders that only hold the films of the folder above them, or a part of these.
+_HOLDER = re.compile(r"(?:images?|imgs?|films?|png|jpe?g|dcm|dicoms?|part|batch)[-_ ]?\d*", re.IGNORECASE)
+
+# Folders that every collection may have: one above them names it.
+_NAMELESS = frozenset({"data", "dataset", "datasets", "archive", "files"})
 
 # Class folders of the public collections, letters and digits only. They tell a class from a collection where a film
 # has a single folder above it, which could be either.
-CLASSES = frozenset({
+_CLASSES = frozenset({
     "normal", "healthy", "nofinding", "pneumonia", "viralpneumonia", "bacterialpneumonia", "virus", "bacteria", "covid",
-    "covid19", "noncovid", "lungopacity", "tuberculosis", "turberculosis", "abnormal",
+    "covid19", "covidpositive", "noncovid", "lungopacity", "tuberculosis", "turberculosis", "abnormal",
 })  # fmt: skip
 
-# Kermany et al. (chest-xray-pneumonia) number pneumonia patients and normal studies; ChestX-ray14, its patients.
-PATIENT_PATTERNS = tuple(re.compile(p) for p in (r"(person\d+)_", r"((?:NORMAL\d*-)?IM-\d+)-\d+", r"(\d{8})_\d{3}$"))
+# Folders that hold one patient, the surest first: MIMIC-CXR has p10/p10000032. A number of three digits or more that is
+# neither a year nor a date is a patient's.
+_PATIENT_FOLDERS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
+    r"(?:patient|pat|pa|pid|subject|subj|sub|case)[-_ ]?\d+", r"p\d{4,}", r"p\d+|(?!(?:19|20)\d{2}(?:\d{4})?$)\d{3,}",
+))  # fmt: skip
+# File names: Kermany et al. (chest-xray-pneumonia), as Kaggle and as Mendeley Data have them; ChestX-ray14; the films of
+# one patient day by day in the COVID-19 image data collection (Cohen et al.), from which Kaggle's COVID-19 films come.
+_PATIENT_NAMES = tuple(re.compile(pattern) for pattern in (
+    r"(person\d+)_", r"((?:NORMAL\d*-)?IM-\d+)-\d+", r"((?:NORMAL|BACTERIA|VIRUS)-\d+)-\d+", r"(\d{8})_\d{3}$",
+    r"(.+?)[-_ ]day[-_ ]?\d+",
+))  # fmt: skip
 
 
 class SourceError(ValueError):
@@ -47,7 +61,7 @@ class Source:
     collection: str
     split: str  # train, val or test
     label: str  # the class folder, as it is spelt
-    patient: str  # as its file name tells, unique within the collection alone
+    patient: str  # as its file name or a folder tells, unique within the collection alone
 
     @property
     def path(self) -> Path:
@@ -58,11 +72,12 @@ def find_films(root: str | Path, report: Callable[[str], None] = print) -> list[
     """Every film under a folder, in the order of their paths; or the one film, where ``root`` is a file.
 
     What ``find_film_paths`` gives, without masks (folders and files whose name ends with "mask" or "masks", in any
-    case), and a file that several links reach once.
+    case). A file that several links reach is taken once, and so is a film that lies in a folder's subfolder of the same
+    name once more, as in Kaggle's ``chest_xray/chest_xray``: the same path below it and the same size.
 
     Args:
         root: a folder or a film.
-        report: gets one line for each file whose name cannot be written in a dataset.
+        report: gets one line for each file whose name cannot be written in a dataset, and for each folder of doubles.
 
     Raises:
         SourceError: there is no such file or folder.
@@ -70,18 +85,45 @@ def find_films(root: str | Path, report: Callable[[str], None] = print) -> list[
     root = Path(root)
     if not root.exists():
         raise SourceError(f"{root}: there is no such file or folder; check the path given to --src")
-    paths = find_film_paths(root)
+    paths = find_film_paths(root, watch=partial(progress, name=f"looking in {root}", unit="folders"))
     root = root.parent if root.is_file() else root
-    sources: dict[Path, Source] = {}
+    home = root.resolve()
+    films: dict[str, Path] = {}
     for path in paths:
         name = path.relative_to(root).as_posix()
-        if any(map(is_mask, (root.resolve().name, *name.split("/")[:-1], path.stem))):
+        if any(map(is_mask, (home.name, *name.split("/")[:-1], path.stem))):
             continue
         if not is_text(str(path)):
             report(f"skipped {str(path)!a}: its name is no UTF-8; rename it")
             continue
-        sources.setdefault(path.resolve(), describe(root.resolve(), name))
+        films[name] = path
+    doubles: Counter[Path] = Counter()
+    sources: dict[Path, Source] = {}
+    for name, path in progress(films.items(), name="sorting", total=len(films)):
+        if folder := _doubled_in(home.name, name, films):
+            doubles[root / folder] += 1
+        else:
+            sources.setdefault(path.resolve(), describe(home, name))
+    for folder, count in doubles.items():
+        report(f"{folder}: {count} of its films lie in {folder.parent} too; each is taken once")
     return list(sources.values())
+
+
+def _doubled_in(root_name: str, name: str, films: Mapping[str, Path]) -> Path | None:
+    """The folder, as ``chest_xray/chest_xray``, without which a film's path leads to the same film; None if none does."""
+    parts = (root_name, *name.split("/"))
+    for k in range(1, len(parts) - 1):
+        twin = films.get("/".join((*parts[1:k], *parts[k + 1 :])))
+        if parts[k] == parts[k - 1] and twin and _same_size(films[name], twin):
+            return Path(*parts[1 : k + 1])
+    return None
+
+
+def _same_size(one: Path, other: Path) -> bool:
+    try:
+        return one.stat().st_size == other.stat().st_size
+    except OSError:  # gone meanwhile, or a link to nowhere: reading it will say so
+        return False
 
 
 def is_mask(name: str) -> bool:
@@ -99,39 +141,47 @@ def is_text(name: str) -> bool:
 
 
 def describe(root: Path, file_name: str) -> Source:
-    """Reads collection, split and label from the folders above a film, those above the root too where they tell."""
+    """Reads collection, split, label and patient from a film's name and the folders above it.
+
+    Those above the root count too where they tell: ``--src kaggle/chest_xray/train/NORMAL`` still says all of it.
+    """
     home = root
-    inside: list[str] = []  # `--src kaggle/chest_xray/train/NORMAL` still says collection, split and label
-    while home.name and (_is_class(home.name) or home.name.lower() in SPLITS.keys() | IMAGE_FOLDERS):
+    inside: list[str] = []
+    while home.name and (_is_class(home.name) or _split_of(home.name) or _HOLDER.fullmatch(home.name)):
         inside.insert(0, home.name)
         home = home.parent
     *folders, name = *inside, *file_name.split("/")
-    folders = [folder for folder in folders if folder.lower() not in IMAGE_FOLDERS]
-    first = next((k for k, folder in enumerate(folders) if folder.lower() in SPLITS or _is_class(folder)), None)
-    if first is None:  # the outermost folder is the collection, a class may lie in it
-        collections, labels = folders[:1], folders[1:]
-    else:
-        collections = folders[:first]
-        labels = [folder for folder in folders[first:] if folder.lower() not in SPLITS] or collections[1:]
-        labels = [folder for folder in labels if _is_class(folder)] or labels
-    collections = [folder for folder in collections if folder not in labels] or [home.name]
-    splits = [SPLITS[folder.lower()] for folder in folders if folder.lower() in SPLITS]
+    folders = [folder for folder in folders if not (_HOLDER.fullmatch(folder) or folder.lower() in _NAMELESS)]
+    patients = [folder for pattern in _PATIENT_FOLDERS for folder in folders if pattern.fullmatch(folder)]
+    if patients:  # what lies below are studies and series
+        folders = folders[: min(map(folders.index, patients))]
+    told = [k for k, folder in enumerate(folders) if _split_of(folder) or _is_class(folder)]
+    first = told[0] if told else 1  # the outermost folder is the collection, a class may lie in it
+    collections, below = folders[:first], folders[first:]
+    labels = [folder for folder in below if not _split_of(folder)] or collections[1:]
+    labels = [folder for folder in labels if _is_class(folder)] or labels
+    splits = [split for folder in below if (split := _split_of(folder))]
     return Source(
         root=root,
         file_name=file_name,
-        collection=collections[-1],
+        collection=[home.name, *(folder for folder in collections if folder not in labels)][-1],
         split=splits[-1] if splits else "",
         label=labels[-1] if labels else "",
-        patient=patient_of(name),
+        patient=patient_of(name) or next(iter(patients), ""),
     )
 
 
 def patient_of(file_name: str) -> str:
     """The patient that a file name tells (``person12_virus_34.jpeg``: ``person12``), else the empty text."""
     stem = Path(file_name).stem
-    matches = (pattern.match(stem) for pattern in PATIENT_PATTERNS)
+    matches = (pattern.match(stem) for pattern in _PATIENT_NAMES)
     return next((match.group(1) for match in matches if match), "")
 
 
+def _split_of(folder: str) -> str:
+    match = _SPLIT.fullmatch(folder)
+    return _SPLITS[match.group(1).lower()] if match else ""
+
+
 def _is_class(folder: str) -> bool:
-    return re.sub(r"[^a-z0-9]", "", folder.lower()) in CLASSES
+    return re.sub(r"[^a-z0-9]", "", folder.lower()) in _CLASSES

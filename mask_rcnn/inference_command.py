@@ -28,6 +28,8 @@ from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.config import config_to_dict
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import Lung, bag_film, label_mask, majority
+from mask_rcnn.files import file_version, journal_line, writable, write_bytes
+from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film
 from mask_rcnn.visualize import overlay
 
@@ -107,7 +109,7 @@ def find_films(source: Path, out: Path) -> list[Film]:
     if not paths:
         raise InferenceError(f"{source}: no film in it (JPEG, PNG, TIFF, BMP, DICOM); give --src")
     names = [path.name if path == source else path.relative_to(source).as_posix() for path in paths]
-    names = [_writable(name) for name in names]
+    names = [writable(name) for name in names]
     outputs = results.result_names(names)
     return [Film(k, *film) for k, film in enumerate(zip(paths, names, outputs, strict=True), start=1)]
 
@@ -156,7 +158,7 @@ def load_members(patterns: Sequence[str]) -> list[Member]:
 def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], members: list[Member]) -> int:
     out: Path = arguments.out
     config = members[0].network.config
-    identity = {"weights": [member.sha256 for member in members], "source": _writable(str(arguments.src.resolve()))}
+    identity = {"weights": [member.sha256 for member in members], "source": writable(str(arguments.src.resolve()))}
     records = _records_to_keep(out, identity, films)
     todo = [film for film in films if film.name not in records]
     for member in members if todo else []:  # compiles it, so that the time a film is that of a film
@@ -168,8 +170,8 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
     def done() -> list[Film]:
         return [film for film in films if film.name in records]
 
-    results.write_bytes(out / results.JOURNAL, results.journal_lines([identity, *records.values()]))
-    results.write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
+    write_bytes(out / results.JOURNAL, b"".join(map(journal_line, [identity, *records.values()])))
+    write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
     provenance = _provenance(command, members)
     skipped: dict[str, str] = {}
     started, finished = time.perf_counter(), False
@@ -184,7 +186,7 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
                     tqdm.write(f"skipped {outcome}", file=sys.stderr)
                     continue
                 records[film.name] = outcome
-                journal.write(results.journal_lines([outcome]))
+                journal.write(journal_line(outcome))
                 journal.flush()
                 table.write(results.csv_text([row(film)], header=False))
                 table.flush()
@@ -193,14 +195,14 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
         seconds = time.perf_counter() - started
         found = [result for film in done() for result in results.coco_results(records[film.name], film.image_id)]
         write_json(out / results.COCO_RESULTS, found)
-        results.write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
+        write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
         write_json(out / results.RUN, provenance | {
             "finished": finished,
             "seconds": round(seconds, 2),
             "images": [{"id": film.image_id, "file_name": film.name, "height": records[film.name]["height"],
                         "width": records[film.name]["width"]} for film in done()],
             "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
-            "skipped": [{"file": name, "reason": _writable(reason)} for name, reason in skipped.items()],
+            "skipped": [{"file": name, "reason": writable(reason)} for name, reason in skipped.items()],
         })
     _print_summary(records, skipped, seconds, len(todo) - len(skipped), out)
     return 0 if records else 1
@@ -218,10 +220,11 @@ def _records_to_keep(out: Path, identity: dict[str, Any], films: Sequence[Film])
     kept = {}
     for film in films:
         record = earlier.get(film.name)
-        if record and record["result"] == film.result and all(
+        # An older program's record does not say whether the film was inverted, and it looked at it as it was.
+        if record and "inverted" in record and record["result"] == film.result and all(
                 (out / folder / film.result).is_file() for folder in (results.MASKS, results.OVERLAYS)):
             try:
-                if record["version"] == results.file_version(film.path):
+                if record["version"] == file_version(film.path):
                     kept[film.name] = record
             except OSError:  # vanished since it was listed: reading it will say so
                 pass
@@ -236,20 +239,23 @@ def _outcomes(
     """Each film with its record, its files written, or with the reason why it was skipped."""
     with tqdm(total=len(films), desc="inference", unit="film", disable=None) as progress:
         for start in range(0, len(films), batch):
-            chosen: list[tuple[Film, np.ndarray, list[int]]] = []
+            chosen: list[tuple[Film, np.ndarray, bool, list[int]]] = []
             for film in films[start : start + batch]:
                 try:
-                    chosen.append((film, read_film(film.path), results.file_version(film.path)))
+                    pixels, version = read_film(film.path), file_version(film.path)
                 except (FilmError, OSError) as error:
                     yield film, str(error)
                     progress.update()
+                    continue
+                inverted = is_inverted(pixels)
+                chosen.append((film, 255 - pixels if inverted else pixels, inverted, version))
             if not chosen:
                 continue
-            detections = _detect(members, [equalise(pixels) for _, pixels, _ in chosen])
-            for (film, pixels, version), of_film in zip(chosen, detections, strict=True):
+            detections = _detect(members, [equalise(pixels) for _, pixels, _, _ in chosen])
+            for (film, pixels, inverted, version), of_film in zip(chosen, detections, strict=True):
                 lungs = bag_film(of_film, members[0].network.config.bag)
                 _write_pictures(film, pixels, lungs, members[0].network.config.laterality, out)
-                yield film, results.film_record(film.name, film.result, version, pixels.shape, lungs)
+                yield film, results.film_record(film.name, film.result, version, pixels.shape, inverted, lungs)
                 progress.update()
 
 
@@ -268,9 +274,9 @@ def _detect(members: Sequence[Member], films: Sequence[np.ndarray]) -> Iterator[
 
 def _write_pictures(film: Film, pixels: np.ndarray, lungs: dict[int, Lung], laterality: str, out: Path) -> None:
     labels = label_mask(lungs, pixels.shape)
-    results.write_bytes(out / results.MASKS / film.result, results.label_png(labels, laterality))
+    write_bytes(out / results.MASKS / film.result, results.label_png(labels, laterality))
     picture = results.picture_png(overlay(pixels, labels, lungs, laterality))
-    results.write_bytes(out / results.OVERLAYS / film.result, picture)
+    write_bytes(out / results.OVERLAYS / film.result, picture)
 
 
 def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, Any]:
@@ -280,11 +286,11 @@ def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, 
     config = members[0].network.config
     backend = keras.backend.backend()
     return {
-        "command": _writable(shlex.join(command)),
+        "command": writable(shlex.join(command)),
         "laterality": config.laterality,
         "bag": {"members": len(members), "min_votes": majority(len(members), config.bag.min_votes),
                 "opening": config.bag.opening},
-        "weights": [{"file": _writable(str(member.path)), "sha256": member.sha256,
+        "weights": [{"file": writable(str(member.path)), "sha256": member.sha256,
                      "config": config_to_dict(member.network.config)} for member in members],
         "versions": {
             "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
@@ -307,8 +313,3 @@ def _print_summary(
 def _sha256(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _writable(name: str) -> str:
-    # File names need not be UTF-8; what JSON and CSV hold must be.
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")

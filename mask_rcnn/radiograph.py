@@ -9,127 +9,71 @@ Shapes
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+
+from mask_rcnn.coco import CATEGORIES
+from mask_rcnn.dicom import SUFFIXES as DICOM_SUFFIXES
+from mask_rcnn.dicom import is_dicom, read_dicom
+from mask_rcnn.images import FilmError, open_image, read_head, read_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
-DICOM_SUFFIXES = frozenset({".dcm", ".dicom"})
 FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 
-# The largest flat-panel detectors give about 20 megapixels; a file that claims far more is broken or hostile.
-MAX_PIXELS = 120_000_000
-MIN_SIDE = 32
-
-# The guard against decompression bombs is MAX_PIXELS, checked from the header before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
+MIN_SIDE = 32  # pixels
 
 
-class FilmError(ValueError):
-    """A file that is no readable film; the message names the file, the reason and the remedy."""
+class Radiograph(NamedTuple):
+    """A film as it was read."""
 
-    def __init__(self, path: str | Path, reason: str, remedy: str) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
+    pixels: np.ndarray  # uint8 [height, width], bones white
+    spacing: tuple[float, float] | None  # millimetres between rows, and between columns; only DICOM tells
+
+
+def read_radiograph(path: str | Path) -> Radiograph:
+    """Reads a JPEG, PNG, TIFF, BMP or DICOM film.
+
+    Deeper grey levels are scaled linearly to 8 bits. DICOM films pass through the modality and VOI transforms
+    (PS3.3 C.11.1 and C.11.2), and MONOCHROME1 is inverted.
+
+    Raises:
+        FilmError: the file is absent, empty, torn, no image, not a single one, or one smaller than 32 pixels or larger
+            than 120 megapixels.
+    """
+    path = Path(path)
+    pixels, spacing = read_dicom(path) if is_dicom(path, read_head(path)) else (read_image(path), None)
+    if min(pixels.shape) < MIN_SIDE:
+        height, width = pixels.shape
+        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
+    return Radiograph(pixels, spacing)
 
 
 def read_film(path: str | Path) -> np.ndarray:
-    """Reads a JPEG, PNG, TIFF, BMP or DICOM film as uint8 [height, width], bones white.
+    """The pixels that ``read_radiograph`` reads, uint8 [height, width]."""
+    return read_radiograph(path).pixels
 
-    Deeper grey levels are scaled linearly to 8 bits. DICOM films pass through the modality and VOI
-    transforms (DICOM PS3.3 C.11.1 and C.11.2), and MONOCHROME1 is inverted.
+
+def read_labels(path: str | Path) -> np.ndarray:
+    """Reads a label mask, uint8 [height, width]: 0 background, else the category id; of a palette the index counts.
 
     Raises:
-        FilmError: the file is absent, empty, torn, no image, smaller than 32 pixels or larger than 120 megapixels.
+        FilmError: it cannot be read, or holds anything else.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size == 0:
-            raise FilmError(path, "the file is empty", "copy it again from its source")
-        with path.open("rb") as file:
-            is_dicom = path.suffix.lower() in DICOM_SUFFIXES or file.read(132)[128:] == b"DICM"
-        film = _read_dicom(path) if is_dicom else _read_image(path)
-    except FilmError:
-        raise
-    except FileNotFoundError as error:
-        raise FilmError(path, "there is no such file", "check the path") from error
-    except OSError as error:
-        raise FilmError(path, f"cannot be read ({error})", "check its permissions or copy it again") from error
-    if min(film.shape) < MIN_SIDE:
-        height, width = film.shape
-        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
-    return film
-
-
-def _check_size(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise FilmError(
-            path, f"claims {width} x {height} pixels", f"scale it below {MAX_PIXELS // 1_000_000} megapixels"
-        )
-
-
-def _read_image(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in films that decode perfectly well
-            with Image.open(path) as file:
-                _check_size(path, *file.size)
-                image: Image.Image = ImageOps.exif_transpose(file)
-                if image.mode.startswith(("I", "F")):  # 16 and 32 bit grey
-                    return to_8_bit(np.asarray(image))
-                if image.mode in ("P", "PA"):
-                    image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-                if image.mode in ("LA", "RGBA", "La", "RGBa"):
-                    black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-                    image = Image.alpha_composite(black, image.convert("RGBA"))
-                return np.asarray(image.convert("L"))
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, FilmError):
-            raise
-        reason = "is no image" if "cannot identify" in str(error) else f"cannot be decoded ({error})"
-        raise FilmError(path, reason, "remove it or copy it again from its source") from error
-
-
-def _read_dicom(path: Path) -> np.ndarray:
-    import pydicom  # imported here: most users have no DICOM, and the import costs a fifth of a second
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of private or odd tags that do not touch the pixels
-            dataset = pydicom.dcmread(path)
-            if "Rows" not in dataset or "PixelData" not in dataset:
-                raise FilmError(path, "is DICOM without an image", "leave it out of the folder")
-            _check_size(path, int(dataset.Columns), int(dataset.Rows))
-            pixels = dataset.pixel_array
-            photometric = dataset.PhotometricInterpretation
-            if photometric.startswith("MONOCHROME"):
-                pixels = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset)
-    except FilmError:
-        raise
-    except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on torn files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise FilmError(path, f"cannot be decoded as DICOM ({reason})", "convert it to PNG or export it again") from error
-    if pixels.ndim == 3 and pixels.shape[-1] in (3, 4):
-        return cv2.cvtColor(to_8_bit(pixels[..., :3]), cv2.COLOR_RGB2GRAY)
-    if pixels.ndim != 2:
-        raise FilmError(path, f"has {pixels.shape[0]} frames", "give a single film")
-    film = to_8_bit(pixels)
-    return 255 - film if photometric == "MONOCHROME1" else film
-
-
-def to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """Scales any grey levels linearly to uint8, the lowest to 0 and the highest to 255; uint8 is returned as it is."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    pixels = np.nan_to_num(pixels.astype(np.float64))
-    low, high = float(pixels.min()), float(pixels.max())
-    if high <= low:
-        return np.zeros(pixels.shape, np.uint8)
-    return np.round((pixels - low) * (255.0 / (high - low))).astype(np.uint8)
+    read_head(path)
+    with open_image(path) as image:
+        labels = np.asarray(image)
+    known = ", ".join(f"{category} {name}" for category, name in CATEGORIES.items())
+    remedy = f"save it in grey of 8 bits: 0 background, {known}"
+    if labels.ndim != 2 or labels.dtype.kind not in "bui":
+        raise FilmError(path, f"is no label mask but {image.mode}", remedy)
+    if unknown := set(np.unique(labels).tolist()) - {0, *CATEGORIES}:
+        raise FilmError(path, f"is no label mask: it holds label {max(unknown)}", remedy)
+    return labels.astype(np.uint8)
 
 
 def equalise(film: np.ndarray) -> np.ndarray:
@@ -214,18 +158,21 @@ def fit_labels_to_square(labels: np.ndarray, side: int) -> np.ndarray:
 _NOT_FILMS = frozenset({"masks", "mask", "overlays", "__macosx"})
 
 
-def find_film_paths(root: Path, skip: Collection[Path] = ()) -> list[Path]:
+def find_film_paths(
+    root: Path, skip: Collection[Path] = (), watch: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> list[Path]:
     """Every file under ``root`` that looks like a film, sorted by its path; ``root`` itself where it is a file.
 
     A film has one of ``FILM_SUFFIXES``, or any other name and the DICOM preamble (PS3.10, section 7.1). Hidden files
     and folders, folders of masks and overlays, ``__MACOSX`` and the folders of ``skip`` are passed over; linked folders
-    are entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed.
+    are entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed. ``watch`` sees each folder go by,
+    and hands it on.
     """
     if root.is_file():
         return [root]
     entered = {path.resolve() for path in skip}
     found = []
-    for folder, subfolders, names in os.walk(root, followlinks=True):
+    for folder, subfolders, names in watch(os.walk(root, followlinks=True)):
         resolved = Path(folder).resolve()
         if resolved in entered:
             subfolders.clear()

@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,11 +23,12 @@ from PIL.PngImagePlugin import PngInfo
 
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, encode_mask, to_xywh
 from mask_rcnn.ensemble import Lung
+from mask_rcnn.files import journal_contents
 
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
 
-_OF_A_FILM = ("image_id", "file", "result", "height", "width", "laterality", "members", "lungs_found")
+_OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "laterality", "members", "lungs_found")
 _OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
               "y1", "x1", "y2", "x2", "height_px", "width_px")
 _SIDES = {category: name.removesuffix("_lung") for category, name in CATEGORIES.items()}
@@ -61,15 +60,19 @@ def result_names(films: Sequence[str]) -> list[str]:
 
 
 def film_record(
-    film: str, result: str, version: list[int], shape: tuple[int, ...], lungs: Mapping[int, Lung]
+    film: str, result: str, version: list[int], shape: tuple[int, ...], inverted: bool, lungs: Mapping[int, Lung]
 ) -> dict[str, Any]:
-    """All that the tables say of a film, fit for JSON; ``version`` is its ``file_version``, ``shape`` (height, width)."""
+    """All that the tables say of a film, fit for JSON; ``version`` is its ``file_version``, ``shape`` (height, width).
+
+    An ``inverted`` film has black bones, and was turned round before anything was looked for.
+    """
     return {
         "file": film,
         "result": result,
         "version": version,
         "height": shape[0],
         "width": shape[1],
+        "inverted": inverted,
         "lungs": {
             str(category): {
                 "score": round(lung.score, 6),
@@ -83,12 +86,6 @@ def film_record(
             for category, lung in lungs.items()
         },
     }
-
-
-def file_version(path: Path) -> list[int]:
-    """Bytes and time of the last change: a film that differs in them is another film."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _centroid(lung: Lung) -> tuple[float, float]:
@@ -121,7 +118,8 @@ def measurements(record: Mapping[str, Any], image_id: int, laterality: str, memb
     """
     height, width, lungs = record["height"], record["width"], record["lungs"]
     row: dict[str, Any] = dict(zip(_OF_A_FILM, (
-        image_id, record["file"], record["result"], height, width, laterality, members, len(lungs)), strict=True))
+        image_id, record["file"], record["result"], height, width, int(record["inverted"]), laterality, members, len(lungs),
+    ), strict=True))
     for category, side in _SIDES.items():
         lung = lungs.get(str(category))
         values: Sequence[Any] = (0,)
@@ -144,14 +142,6 @@ def csv_text(rows: Iterable[Mapping[str, Any]], header: bool) -> str:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file so that it is either the old one or the whole new one, never a part; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / ".inference.partial"  # short: the film's own name may be as long as names can be
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def label_png(labels: np.ndarray, laterality: str) -> bytes:
@@ -177,23 +167,12 @@ def _png(pixels: np.ndarray, note: PngInfo | None) -> bytes:
 def read_journal(path: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
     """The records of an earlier, stopped run, by film; None where there is none or it was another run.
 
-    The first line says what run it was. A torn last line, which a killed run leaves, is dropped.
+    The first line says what run it was.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        contents = [content for _, content in journal_contents(path)]
     except FileNotFoundError:
         return None
-    content = []
-    for line in lines:
-        try:
-            content.append(json.loads(line))
-        except ValueError:
-            break
-    if not content or content[0] != run:
+    if not contents or contents[0] != run:
         return None
-    return {record["file"]: record for record in content[1:]}
-
-
-def journal_lines(contents: Iterable[Mapping[str, Any]]) -> bytes:
-    """Lines of the journal; ASCII, so that no file name can tear one."""
-    return b"".join(json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n" for content in contents)
+    return {record["file"]: record for record in contents[1:]}

@@ -26,16 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, write_json
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, label_mask
+from mask_rcnn.files import write_bytes
 from mask_rcnn.inference_command import InferenceError, load_members
 from mask_rcnn.metrics import dice, laterality_swapped
-from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
-from mask_rcnn.results import write_bytes
+from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film, read_labels
 
 BAG, BATCH = "bag", 8
 DICES = ("left", "right", "both")
@@ -58,22 +57,6 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     if len(pairs) < len(films):
         print(f"{folder}: {len(films) - len(pairs)} films without a mask are left out", file=sys.stderr)
     return pairs
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """A label mask.
-
-    Raises:
-        FilmError: it cannot be read, or holds other values than 0, 1 and 2.
-    """
-    try:
-        with Image.open(path) as image:
-            labels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise FilmError(path, f"cannot be read ({error})", "draw it again or leave it out") from error
-    if labels.ndim != 2 or not set(np.unique(labels)) <= {0, *CATEGORIES}:
-        raise FilmError(path, "is no label mask", "its pixels must be 0, 1 (left lung) or 2 (right lung)")
-    return labels.astype(np.uint8)
 
 
 def with_mask_rcnns(patterns: Sequence[str]) -> Find:

@@ -1,0 +1,62 @@
+"""Files that a kill or a full disk cannot spoil: written whole or not at all, or journals that lose one line at most."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of ``path`` when the block ends; makes the folder.
+
+    Where the block fails, ``path`` stays as it was and what was written is removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.parent / f".{path.name[:40]}.partial"  # cut: the file's own name may be as long as names can be
+    try:
+        with partial.open("wb") as file:
+            yield file
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file so that it is either the old one or the whole new one, never a part; makes its folder."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def file_version(path: Path) -> list[int]:
+    """Bytes and time of the last change: a file that differs in them is another file."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def writable(name: str) -> str:
+    """A file name as JSON and HTML can hold it; Linux allows any bytes in a name, they only text."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def journal_line(content: Mapping[str, Any]) -> bytes:
+    """A line of a journal; ASCII, so that no file name can tear it."""
+    return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def journal_contents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The whole lines of a journal, each with its offset in bytes; what a kill or a full disk has torn is passed over."""
+    with path.open("rb") as file:
+        offset = 0
+        for line in file:
+            with suppress(ValueError):
+                content = json.loads(line)
+                if isinstance(content, dict) and line.endswith(b"\n"):
+                    yield offset, content
+            offset += len(line)

@@ -12,13 +12,14 @@ image's right; a dataset made with ``--laterality image`` names them by image si
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
+
+from mask_rcnn.files import write_bytes
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2
 CATEGORIES = {LEFT_LUNG: "left_lung", RIGHT_LUNG: "right_lung"}
@@ -76,11 +77,7 @@ def annotation(annotation_id: int, image_id: int, category_id: int, mask: np.nda
 
 def write_json(path: str | Path, content: Any) -> None:
     """Writes JSON so that the file is either the old one or the whole new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-    os.replace(partial, path)
+    write_bytes(Path(path), json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
 
 
 def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Training films: which there are, who learns from which, and the batches the network is taught with.
+"""Training films in memory, the copies among them, and the batches the network is taught with.
 
 Shapes
     film     uint8 [side, side], grey, equalised at its own size and then fitted to the square
@@ -7,54 +7,32 @@ Shapes
     boxes    float32 [batch, max_instances, 4], normalised (y1, x1, y2, x2), zero padded
     masks    uint8 [batch, side, side, max_instances], 0 or 1
 
-Memory: a film ready to learn from takes 2 side² bytes, 128 KB at 256 pixels; 10,000 films take 1.3 GB.
+Memory: a film ready to learn from takes 2 side² bytes, 128 KB at 256 pixels; 10,000 films take 1.3 GB. One that comes out
+of a published JSON keeps its pixels too, 64 KB.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
-from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mask_rcnn.augmentation import Window, augment
-from mask_rcnn.coco import CATEGORIES, DatasetError, decode_mask, mask_box, read_dataset
+from mask_rcnn.coco import CATEGORIES, DatasetError, decode_mask, mask_box
 from mask_rcnn.config import Config
-from mask_rcnn.radiograph import (
-    FILM_SUFFIXES,
-    FilmError,
-    equalise,
-    fit_labels_to_square,
-    fit_to_square,
-    read_film,
-)
+from mask_rcnn.duplicates import find_groups, fingerprint, join
+from mask_rcnn.radiograph import FilmError, equalise, fit_labels_to_square, fit_to_square, read_film, read_labels
+from mask_rcnn.records import FilmRecord
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
 
-Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
-
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
-
-
-@dataclass(frozen=True)
-class FilmRecord:
-    """One film on disk and where its lungs are to be found."""
-
-    path: Path
-    source: str  # the dataset JSON or folder that named it
-    group: str  # films of one group never stand on both sides of the split
-    segmentations: tuple[Segmentation, ...] = ()
-    mask_path: Path | None = None  # a label mask, instead of segmentations
 
 
 @dataclass(frozen=True)
@@ -65,125 +43,7 @@ class TrainingFilm:
     film: np.ndarray  # uint8 [side, side]
     labels: np.ndarray  # uint8 [side, side]
     window: Window
-
-
-def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
-    """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
-
-    A film of the JSON whose ``quality`` is not ``accepted`` is left out, and one without annotations is taken
-    to show no lung; a film of a folder without a mask is named on standard error and left out, since nobody
-    has said what it shows. A folder's label masks hold the patient's sides.
-
-    Args:
-        source: the JSON or the folder.
-        laterality: "patient" or "image", as the config has it.
-
-    Raises:
-        DatasetError: the source is neither, holds no film, or names the lungs by other sides than the config.
-    """
-    source = Path(source)
-    if source.is_dir():
-        stated, records = "patient", _folder_records(source)
-    else:
-        dataset = read_dataset(source)
-        stated, records = dataset.get("info", {}).get("laterality", "patient"), _json_records(source, dataset)
-    if stated != laterality:
-        raise DatasetError(
-            f"{source}: its lungs are named by laterality {stated!r}, the config's by {laterality!r}; "
-            f"set laterality: {stated} in the config or make the dataset again with --laterality {laterality}"
-        )
-    if not records:
-        raise DatasetError(f"{source}: names no film; fill the folder, or make it with create_dataset.py")
-    return records
-
-
-def _folder_records(folder: Path) -> list[FilmRecord]:
-    images, masks = folder / "images", folder / "masks"
-    if not images.is_dir() or not masks.is_dir():
-        raise DatasetError(f"{folder}: has no images/ and masks/; give such a folder or a dataset JSON")
-    records = []
-    for path in sorted(path for path in images.iterdir() if path.suffix.lower() in FILM_SUFFIXES):
-        mask_path = masks / f"{path.stem}.png"
-        if mask_path.is_file():
-            group = f"{folder.resolve().name}:{path.relative_to(folder).as_posix()}"
-            records.append(FilmRecord(path, str(folder), group, mask_path=mask_path))
-        else:
-            remedy = f"add {mask_path}, all 0 if it shows no lung"
-            print(f"left out {path}: it has no mask; {remedy}", file=sys.stderr)
-    return records
-
-
-def _json_records(source: Path, dataset: dict[str, Any]) -> list[FilmRecord]:
-    roots = dataset.get("info", {}).get("roots")
-    segmentations: dict[Any, list[Segmentation]] = {}
-    for record in dataset["annotations"]:
-        try:
-            segmentation = record["segmentation"]
-            height, width = (int(side) for side in segmentation["size"])
-            if record["category_id"] not in CATEGORIES or not isinstance(segmentation["counts"], str):
-                raise ValueError
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(
-                f"{source}: annotation {record.get('id')} is no lung in compressed run lengths; "
-                "make the file again with create_dataset.py"
-            ) from error
-        lung = (record["category_id"], (height, width), segmentation["counts"])
-        segmentations.setdefault(record["image_id"], []).append(lung)
-    accepted = [image for image in dataset["images"] if image.get("quality", "accepted") == "accepted"]
-    if len(accepted) < len(dataset["images"]):
-        print(f"{source}: {len(dataset['images']) - len(accepted)} films not accepted are left out")
-    records = []
-    for image in accepted:
-        try:
-            root = source.parent / roots[image["root"]] if roots and "root" in image else source.parent
-            name = str(image["file_name"])
-        except (KeyError, IndexError, TypeError) as error:
-            raise DatasetError(
-                f"{source}: image {image['id']} names no file under a known root; make the file again with "
-                "create_dataset.py"
-            ) from error
-        patient = image.get("patient")
-        group = f"{image.get('collection') or source.stem}:{name if patient in (None, '') else patient}"
-        records.append(FilmRecord(root / name, str(source), group, tuple(segmentations.get(image["id"], ()))))
-    return records
-
-
-def split_records(
-    records: Sequence[FilmRecord], train_fraction: float, seed: int
-) -> tuple[list[FilmRecord], list[FilmRecord]]:
-    """Training and validation films; a group stays together, and the order of the records does not matter.
-
-    Groups are sorted by a hash of their name and the seed, so the share is exact to one group, and a dataset
-    that grows keeps nearly all of its films on their side. Of two groups or more, each side has at least one.
-    """
-
-    def lot(group: str) -> bytes:
-        return hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest()
-
-    groups = sorted({record.group for record in records}, key=lambda group: (lot(group), group))
-    count = min(max(round(train_fraction * len(groups)), 1), max(len(groups) - 1, 1))
-    training = set(groups[:count])
-    train = [record for record in records if record.group in training]
-    return train, [record for record in records if record.group not in training]
-
-
-def member_records(
-    train_by_source: Mapping[str, Sequence[FilmRecord]], member: int, mode: str, seed: int
-) -> list[FilmRecord]:
-    """The training films of one member of the bag.
-
-    Args:
-        train_by_source: the training films of each source, in the config's order.
-        member: from 0.
-        mode: "bootstrap" draws as many films as there are, with replacement (Breiman, Bagging Predictors,
-            Machine Learning 24, 1996); "sources" takes all films of source ``member`` modulo their count.
-        seed: of the draw, together with ``member``.
-    """
-    if mode == "sources":
-        return list(train_by_source[list(train_by_source)[member % len(train_by_source)]])
-    records = sorted(chain.from_iterable(train_by_source.values()), key=lambda record: str(record.path))
-    drawn = np.random.default_rng((seed, member)).integers(0, len(records), len(records))
-    return [records[index] for index in drawn]
+    fingerprint: str  # what its copies share
 
 
 def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
@@ -219,12 +79,13 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
     """One film, equalised at its own size and fitted to the square as inference does, and its label mask.
 
     Raises:
-        FilmError: the film or its mask cannot be read.
-        DatasetError: the mask has another size than the film, or holds other labels than the lungs'.
+        FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
+        DatasetError: the mask has another size than the film.
     """
-    film = read_film(record.path)
+    film = read_film(record.path) if record.pixels is None else record.pixels
+    film = 255 - film if record.inverted else film
     if record.mask_path is not None:
-        labels = _read_labels(record.mask_path)
+        labels = read_labels(record.mask_path)
     else:
         labels = _decode_labels(record, film.shape)
     if labels.shape != film.shape:
@@ -234,7 +95,29 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
             "make the mask again at the film's size"
         )
     square, window, _ = fit_to_square(equalise(film), side)
-    return TrainingFilm(record, square, fit_labels_to_square(labels, side), window)
+    return TrainingFilm(record, square, fit_labels_to_square(labels, side), window, fingerprint(film, labels > 0))
+
+
+def join_copies(films: Sequence[TrainingFilm]) -> list[TrainingFilm]:
+    """The same films, copies of a film in one group with it, wherever they come from.
+
+    Sources say little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
+    says nothing of the copies within. What the fingerprints tell is added to the groups and copies that the records
+    tell. A joined group has the first of its names.
+    """
+    groups = np.array(find_groups([film.fingerprint for film in films]), int)
+    first_of: dict[tuple[str, str], int] = {}
+    for index, film in enumerate(films):
+        join(groups, index, first_of.setdefault(("group", film.record.group), index))
+        if film.record.copies:
+            join(groups, index, first_of.setdefault(("copies", film.record.copies), index))
+    names: dict[int, str] = {}
+    for group, film in zip(groups, films, strict=True):
+        names[group] = min(film.record.group, names.get(group, film.record.group))
+    return [
+        replace(film, record=replace(film.record, group=names[group]))
+        for group, film in zip(groups, films, strict=True)
+    ]
 
 
 def _decode_labels(record: FilmRecord, shape: tuple[int, int]) -> np.ndarray:
@@ -246,20 +129,6 @@ def _decode_labels(record: FilmRecord, shape: tuple[int, int]) -> np.ndarray:
             labels[decode_mask({"size": list(size), "counts": counts})] = category
         except ValueError as error:
             raise DatasetError(f"{record.path}: its run lengths are torn; make the dataset again") from error
-    return labels
-
-
-def _read_labels(path: Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("L", "P"):  # a palette's indices are the labels; other modes hold colours
-                raise FilmError(path, f"is no label mask but {image.mode}", "save 0, 1, 2 as 8-bit grey")
-            labels = np.array(image, np.uint8)
-    except OSError as error:
-        raise FilmError(path, "cannot be read as a label mask", "copy it again from its source") from error
-    if labels.max(initial=0) > max(CATEGORIES):
-        names = ", ".join(f"{key} {name}" for key, name in CATEGORIES.items())
-        raise DatasetError(f"{path}: holds label {labels.max()}; save a mask of 0 background, {names}")
     return labels
 
 

@@ -29,8 +29,9 @@ from mask_rcnn.devices import DeviceError, choose_device
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 if TYPE_CHECKING:
-    from mask_rcnn.data import FilmRecord, TrainingFilm
+    from mask_rcnn.data import TrainingFilm
     from mask_rcnn.model import MaskRCNN
+    from mask_rcnn.records import FilmRecord
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
@@ -67,7 +68,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train.py", description="Trains the members of a bag of Mask R-CNNs.")
     parser.add_argument("--config", required=True, help="a YAML file; a bare name is looked up in configs/")
     parser.add_argument("--member", type=int, metavar="K", help="this member alone, from 1 (default: all)")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="weights to start from (default: random ones)")
+    parser.add_argument("--weights", type=Path, metavar="FILE",
+                        help="weights to start from, or imagenet for the ResNet's alone (default: random ones)")
     parser.add_argument("--out", type=Path, default=Path("models"), help="where the weights go (default: models)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and TensorBoard (default: runs)")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
@@ -97,26 +99,24 @@ class Films:
     """The films of a config's sources, read once for all members."""
 
     def __init__(self, config: Config) -> None:
-        from mask_rcnn.data import load_films, read_records, split_records
+        from mask_rcnn.data import join_copies, load_films
+        from mask_rcnn.records import read_records, split_records
 
         self.config = config
-        self.train: dict[str, list[FilmRecord]] = {}
-        held_out: list[FilmRecord] = []
-        for source in config.data.sources:
-            records = read_records(source, config.laterality)
-            self.train[source], validation = split_records(records, config.data.train_fraction, config.seed)
-            held_out += validation
-        side = config.network.image_size
-        read = load_films([record for records in self.train.values() for record in records], side)
-        self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in read}
-        self.validation = load_films(held_out, side) if held_out else []
+        sources = dict.fromkeys(str(Path(source)) for source in config.data.sources)
+        records = [record for source in sources for record in read_records(source, config.laterality)]
+        # Only of films in memory is it known which are copies; none may stand on both sides.
+        films = join_copies(load_films(records, config.network.image_size))
+        self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}
+        train, held_out = split_records(list(self.read), config.data.train_fraction, config.seed)
+        self.train = {source: [record for record in train if record.source == source] for source in sources}
+        self.validation = [self.read[record] for record in held_out]
 
     def of_member(self, member: int) -> list[TrainingFilm]:
         """The training films of member ``member``, from 1."""
-        from mask_rcnn.data import member_records
+        from mask_rcnn.records import member_records
 
-        records = member_records(self.train, member - 1, self.config.data.members, self.config.seed)
-        return [self.read[record] for record in records if record in self.read]
+        return [self.read[r] for r in member_records(self.train, member - 1, self.config.data.members, self.config.seed)]
 
 
 def train_member(
@@ -139,12 +139,14 @@ def train_member(
     resumed = _epochs_done(config, last)
     seed = config.seed + member
     keras.utils.set_random_seed(seed)
-    model = MaskRCNN(config)
+    model = MaskRCNN(config, config.training.precision)
     if resumed:
         model.load_weights(last)
         print(f"{name}: going on after epoch {resumed}")
     elif initial_weights is not None:
-        model.load_weights(initial_weights)
+        print(f"{name}: starting from {initial_weights}", flush=True)
+        for line in checkpoint.start_from(model.network, initial_weights):
+            print(f"{name}: {line}")
     own = films.of_member(member)
     different = len({film.record.path for film in own})
     print(f"{name}: {len(own)} training films, {different} of them different; {len(films.validation)} to validate on")
@@ -165,13 +167,13 @@ def train_member(
     ]
     validation = TrainingBatches(films.validation, config, seed, augment=False) if films.validation else None
     for first, end, layers, rate in stages:
-        if resumed >= end:
-            continue
         start = max(first, resumed)
+        if start >= end:
+            continue
         batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
         model.compile(_schedule(config, rate, (end - first) * len(batches)), layers)
         if resumed > first:
-            model.load_weights(last)  # once more: in the middle of a stage its optimiser goes on as well
+            checkpoint.resume(model.network, last)  # once more: in the middle of a stage its optimiser goes on as well
         callbacks = _callbacks(model, films.validation, run, last)
         model.fit_stage(batches, validation, start, end, callbacks, verbose=1 if sys.stdout.isatty() else 2)
     notes = {

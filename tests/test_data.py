@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,29 +12,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn import augmentation, coco
+from mask_rcnn import augmentation, coco, legacy
 from mask_rcnn.augmentation import augment, move, shade
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError, mask_box
 from mask_rcnn.config import AugmentationConfig, Config, config_from_dict
 from mask_rcnn.data import (
     MIN_INSTANCE_AREA,
-    FilmRecord,
     TrainingBatches,
     TrainingFilm,
     find_instances,
+    join_copies,
     load_film,
     load_films,
-    member_records,
-    read_records,
-    split_records,
 )
-from mask_rcnn.radiograph import equalise, fit_labels_to_square, fit_to_square, read_film
+from mask_rcnn.duplicates import fingerprint
+from mask_rcnn.radiograph import equalise, fit_labels_to_square, fit_to_square, read_film, read_labels
+from mask_rcnn.records import FilmRecord, member_records, read_records, split_records
+from mask_rcnn.train_command import Films
 from mask_rcnn.utils import apply_box_deltas, compute_overlaps, denorm_boxes, match_anchors, mold_film
 
 # pycocotools 2.0.11 does not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SHENZHEN = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "shenzhen"
+PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 SIDE = 128
 STRONG = AugmentationConfig(rotation=6, scale=0.12, shift=0.05, shading=0.08, noise=0.05, flip=0.5)
 
@@ -61,7 +63,7 @@ def in_memory(seed: int, height: int = 150, width: int = 120, empty: bool = Fals
         labels[:] = 0
     square, window, _ = fit_to_square(equalise(film), SIDE)
     record = FilmRecord(Path(f"{seed}.png"), "drawn", f"drawn:{seed}")
-    return TrainingFilm(record, square, fit_labels_to_square(labels, SIDE), window)
+    return TrainingFilm(record, square, fit_labels_to_square(labels, SIDE), window, fingerprint(film, labels > 0))
 
 
 def write_folder(folder: Path, count: int) -> Path:
@@ -220,6 +222,83 @@ def test_broken_records_are_refused_by_number(tmp_path: Path) -> None:
             read_records(change_dataset(path, images=[good["images"][0], image]), "patient")
 
 
+def test_films_of_a_group_share_it_within_their_json_alone(tmp_path: Path) -> None:
+    copies = []
+    for name in ("one", "two"):
+        path = write_dataset(tmp_path / name / "dataset.json", tmp_path / name / "films", 4)
+        images = coco.read_dataset(path)["images"]
+        for image, group in zip(images, (1, 2, 2, 1), strict=True):
+            image["group"] = group
+        copies.append([record.copies for record in read_records(change_dataset(path, images=images), "patient")])
+    assert [len(set(texts)) for texts in copies] == [2, 2]
+    assert copies[0][0] == copies[0][3] != copies[0][1] == copies[0][2]
+    assert not set(copies[0]) & set(copies[1]), "numbers of two files mean nothing to each other"
+
+
+def test_a_copied_film_keeps_the_name_of_its_group(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 3)
+    before = [record.group for record in read_records(path, "patient")]
+    images = coco.read_dataset(path)["images"]
+    for image in images:
+        copy = tmp_path / "images" / f"{image['id']}.png"
+        copy.parent.mkdir(exist_ok=True)
+        (tmp_path / image["file_name"]).rename(copy)
+        image |= {"original_name": image["file_name"], "file_name": f"images/{copy.name}"}
+    records = read_records(change_dataset(path, images=images), "patient")
+    assert [record.group for record in records] == before
+    assert all(record.path.is_file() for record in records)
+
+
+def test_an_inverted_film_is_turned_round(tmp_path: Path) -> None:
+    path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 2)
+    upright = [load_film(record, SIDE) for record in read_records(path, "patient")]
+    images = coco.read_dataset(path)["images"]
+    images[1]["inverted"] = True
+    Image.fromarray(255 - draw_film(1)[0]).save(tmp_path / "films" / "1.png")
+    turned = [load_film(record, SIDE) for record in read_records(change_dataset(path, images=images), "patient")]
+    for one, other in zip(upright, turned, strict=True):
+        np.testing.assert_array_equal(one.film, other.film)
+        np.testing.assert_array_equal(one.labels, other.labels)
+
+
+def write_legacy(path: Path, seeds: list[int]) -> Path:
+    """A published JSON of drawn films, which names the lungs by image side."""
+    items = []
+    for number, seed in enumerate(seeds):
+        film, labels = draw_film(seed, SIDE, SIDE)
+        items.append(legacy.format_film(number, film, {1: labels == RIGHT_LUNG, 2: labels == LEFT_LUNG}))
+    path.write_text("[" + ",".join(items) + "]")
+    return path
+
+
+def test_a_published_json_is_read_with_the_sides_the_config_wants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_legacy(tmp_path / "old.json", [0, 1, 0])
+    by_patient = read_records(path, "patient")
+    assert f"{path}: names its lungs by image side" in capsys.readouterr().out
+    by_image = read_records(path, "image")
+    assert capsys.readouterr().out == ""
+    for seed, record, other in zip((0, 1, 0), by_patient, by_image, strict=True):
+        film, labels = draw_film(seed, SIDE, SIDE)
+        loaded = load_film(record, SIDE)
+        np.testing.assert_array_equal(loaded.film, equalise(film))
+        np.testing.assert_array_equal(loaded.labels, labels)
+        swapped = np.array([0, RIGHT_LUNG, LEFT_LUNG], np.uint8)[labels]
+        np.testing.assert_array_equal(load_film(other, SIDE).labels, swapped)
+    assert len({record.path for record in by_patient}) == 3 and by_patient[2].path == path / "2"
+    assert by_patient[0].group == by_patient[2].group != by_patient[1].group, "equal pixels are one film"
+    assert load_films(by_patient, SIDE)[1].record is by_patient[1]
+
+
+def test_a_published_json_without_films_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.json").write_text("[]")
+    (tmp_path / "torn.json").write_text("[{")
+    for name, said in (("empty.json", "names no film"), ("torn.json", "not readable")):
+        with pytest.raises(DatasetError, match=said):
+            read_records(tmp_path / name, "patient")
+
+
 # Split and members
 
 
@@ -260,6 +339,107 @@ def test_the_split_of_few_groups(groups: int, sizes: tuple[int, int], fraction: 
     assert (len(train), len(validation)) == sizes
 
 
+def split_of(records: list[FilmRecord], seed: int) -> tuple[set[FilmRecord], set[FilmRecord]]:
+    train, validation = split_records(records, 0.8, seed)
+    assert len(train) + len(validation) == len(records)
+    return set(train), set(validation)
+
+
+def test_sources_that_share_nothing_are_split_as_if_they_were_alone() -> None:
+    by_source = [
+        [FilmRecord(Path(f"{name}/{k}.png"), name, f"{name}:{k % 30}") for k in range(60)] for name in ("a", "b", "c")
+    ]
+    together = split_of([record for records in by_source for record in records], 1)
+    alone = [split_of(records, 1) for records in by_source]
+    assert together == tuple(set.union(*sides) for sides in zip(*alone, strict=True))
+    assert all(len(validation) == 12 for _, validation in alone)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_group_that_two_sources_share_stays_together(seed: int) -> None:
+    own = [FilmRecord(Path(f"a/{k}.png"), "a", f"patient {k}") for k in range(50)]
+    other = [FilmRecord(Path(f"b/{k}.png"), "b", f"patient {k}") for k in range(25, 75)]
+    train, validation = split_of(own + other, seed)
+    assert not {record.group for record in train} & {record.group for record in validation}
+    assert split_of(other[::-1] + own, seed) == (train, validation), "the order makes no difference"
+    assert {record.source for record in train} == {record.source for record in validation} == {"a", "b"}
+    assert split_of(own, seed)[1] == {record for record in validation if record.source == "a"}
+
+
+def phantom(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """One of the repository's phantoms, 16 different films, and its labels."""
+    path = sorted((PHANTOMS / "images").glob("*.png"))[number]
+    return read_film(path), read_labels(PHANTOMS / "masks" / path.name)
+
+
+def write_phantoms(folder: Path, numbers: dict[str, int], crop: int = 0) -> Path:
+    """Phantoms under other names, as poor JPEGs, cropped."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for name, number in numbers.items():
+        for kind, pixels, options in zip(("images", "masks"), phantom(number), ({"quality": 60}, {}), strict=True):
+            suffix = ".jpg" if options else ".png"
+            Image.fromarray(pixels[crop:, crop:]).save(folder / kind / (name + suffix), **options)
+    return folder
+
+
+def test_copies_in_other_sources_are_joined(tmp_path: Path) -> None:
+    one = write_phantoms(tmp_path / "one", {"a": 0, "b": 1, "c": 2})
+    two = write_phantoms(tmp_path / "two", {"x": 3, "y": 1, "z": 0}, crop=6)
+    records = [*read_records(one, "patient"), *read_records(two, "patient")]
+    films = join_copies(load_films(records, SIDE))
+    assert [film.record.path for film in films] == [record.path for record in records]
+    names = ["one:images/a.jpg", "one:images/b.jpg", "one:images/c.jpg", "two:images/x.jpg"]
+    assert [film.record.group for film in films] == [*names, names[1], names[0]]
+    turned = join_copies(load_films(records[::-1], SIDE))
+    assert [film.record for film in turned] == [film.record for film in films[::-1]]
+
+
+def test_what_records_say_of_copies_joins_films_too(tmp_path: Path) -> None:
+    """By way of a film that is a copy of one and a patient's like another, three films become one group."""
+    films = load_films(read_records(write_phantoms(tmp_path / "one", {"a": 0, "b": 1, "c": 2, "d": 3}), "patient"), SIDE)
+
+    def told(film: TrainingFilm, group: str, copies: str) -> TrainingFilm:
+        return replace(film, record=replace(film.record, group=group, copies=copies))
+
+    assert [film.record for film in join_copies(films)] == [film.record for film in films]
+    tied = [told(*row) for row in zip(films, ("x", "patient", "patient", "y"), ("j:1", "j:1", "", ""), strict=True)]
+    assert [film.record.group for film in join_copies(tied)] == ["patient", "patient", "patient", "y"]
+    assert join_copies([]) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_film_is_on_both_sides_whatever_the_sources(tmp_path: Path, seed: int) -> None:
+    """The phantoms, some of them again as JPEGs under other names, and some in a published JSON."""
+    again = write_phantoms(tmp_path / "again", {f"film {k}": k for k in range(2, 10)}, crop=4)
+    items = []
+    for number in range(8, 14):
+        film, labels = phantom(number)
+        film, labels = (np.array(Image.fromarray(pixels).resize((96, 96), 0)) for pixels in (film, labels))
+        items.append(legacy.format_film(number, film, {1: labels == RIGHT_LUNG, 2: labels == LEFT_LUNG}))
+    old = tmp_path / "old.json"
+    old.write_text("[" + ",".join(items) + "]")
+    config = config_from_dict({
+        "network": {"image_size": SIDE, "backbone": "resnet26"}, "seed": seed,
+        "data": {"sources": [str(PHANTOMS), f"{again}/", str(old)], "train_fraction": 0.6},
+    })  # fmt: skip
+    films = Films(config)
+    numbers = {path.stem: k for k, path in enumerate(sorted((PHANTOMS / "images").glob("*.png")))}
+
+    def shown(record: FilmRecord) -> int:
+        if record.source == str(PHANTOMS):
+            return numbers[record.path.stem]
+        return int(record.path.name) + 8 if record.source == str(old) else int(record.path.stem.split()[1])
+
+    train = [record for records in films.train.values() for record in records]
+    assert len(train) + len(films.validation) == 16 + 8 + 6
+    validated = {shown(film.record) for film in films.validation}
+    assert not {shown(record) for record in train} & validated and 5 <= len(validated) <= 8
+    assert list(films.train) == [str(PHANTOMS), str(again), str(old)]
+    assert all(record.source == source for source, records in films.train.items() for record in records)
+    assert {film.record for film in films.of_member(1)} <= set(train)
+
+
 def test_bootstrap_members() -> None:
     records = records_of([str(index) for index in range(300)])
     by_source = {"a": records[:100], "b": records[100:]}
@@ -298,7 +478,7 @@ def test_films_that_cannot_be_read_are_left_out(tmp_path: Path, capsys: pytest.C
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5 and all(line.startswith(f"left out {folder}") for line in lines)
     for line, said in zip(
-        lines, ("film 1.png: is no image", "label 255", "20 x 20", "RGB", "cannot be read"), strict=True
+        lines, ("film 1.png: is no image", "label 255", "20 x 20", "RGB", "cannot be decoded"), strict=True
     ):
         assert said in line
 

@@ -161,3 +161,40 @@ def test_weights_to_start_from_must_fit(tmp_path: Path, capsys: pytest.CaptureFi
     folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
     assert train_command.main(["--config", str(config), "--weights", str(torn), *folders]) == 1
     assert f"{torn}: not an HDF5 file" in capsys.readouterr().err
+
+
+def test_imagenet_has_taught_no_trunk_of_this_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump(TINY))
+    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    assert train_command.main(["--config", str(config), "--weights", "imagenet", *folders]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("train: imagenet: there are no such weights for resnet26 of backbone_width 4; set")
+    assert error.count("\n") == 1
+
+
+def test_a_training_starts_from_weights_of_other_classes(
+    trained: tuple[Path, list[str], dict[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The heads for the classes are new, and learn first: in the first stage the trunk stays as it was given."""
+    start, config = trained[0] / "models" / "tiny_1.weights.h5", tmp_path / "four.yaml"
+    values = {
+        **TINY,
+        "name": "four",
+        "network": {**TINY["network"], "class_count": 4},  # type: ignore[dict-item]
+        "training": {**TINY["training"], "all_epochs": 0},  # type: ignore[dict-item]
+    }
+    config.write_text(yaml.safe_dump(values))
+    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
+    assert train_command.main(["--config", str(config), "--member", "1", "--weights", str(start), *folders]) == 0
+    said = capsys.readouterr().out
+    assert f"four_1: starting from {start}\n" in said
+    left_out = "left out mrcnn_class_logits, mrcnn_bbox_fc, mrcnn_mask: the file has 3 classes, the config 4"
+    assert f"four_1: {left_out}\n" in said
+    assert "random weights" not in said
+    before, after = (MaskRCNN.load(path).network.named_layers() for path in (start, tmp_path / "models/four_1.weights.h5"))
+    changed = {
+        name for name, layer in after.items()
+        for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True) if not np.array_equal(old, new)
+    }
+    assert changed and all(name.startswith(("fpn_", "rpn_", "mrcnn_")) for name in changed)

@@ -1,79 +1,115 @@
-"""Finds the left and the right lung on every film of one or more folders and writes the dataset JSON.
+"""Finds the left and the right lung on every film of one or more folders and writes the dataset.
 
     python create_dataset.py --src kaggle/ --out data/dataset
 
 Every finished film is a line of ``OUT/films.jsonl``: stopped, the same command goes on where it was. Films that
-changed, and those that could not be read, are tried again.
-
-Shapes
-    inputs  float32 [batch, 256, 256, 3], films as the U-Nets take them
-    votes   float32 [members, batch, 256, 256], probabilities
+changed, and those that could not be used, are tried again. Thresholds are applied at the end, so that changing them
+takes no U-Net.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported, or it chats of the CPU
 
-import numpy as np
-from tqdm import tqdm
-
-from create_dataset.lungs import find_lungs
+from create_dataset import exports
+from create_dataset.assemble import (
+    DATASET,
+    TABLE,
+    count_films,
+    judge_films,
+    relative_roots,
+    write_dataset,
+    write_table,
+)
+from create_dataset.journal import BusyError, Journal, assign_ids, previous_path, sole_run
+from create_dataset.pipeline import find_all_lungs
+from create_dataset.progress import progress, warn
+from create_dataset.report import REPORT, write_report
 from create_dataset.sources import Source, SourceError, find_films
-from create_dataset.unet import WeightsError, encoder_of, load_unet, prepare, probabilities
-from mask_rcnn.coco import annotation, new_dataset, write_json
-from mask_rcnn.radiograph import FilmError, read_film
+from create_dataset.unet import WeightsError, encoder_of, load_unet
+from mask_rcnn.coco import new_dataset, read_dataset, write_json
+from mask_rcnn.config import Config, ConfigError, QualityConfig, load_config
+from mask_rcnn.files import writable
 
 if TYPE_CHECKING:
     import keras
 
 OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficientnetb0.weights.h5"
+JOURNAL, LEGACY = "films.jsonl", "legacy.json"
+BATCH = 4
+ANSWERS = 1  # counted up when the program changes what it finds on a film, so that old journals are not gone on with
 
-Entry = dict[str, Any]  # what the journal keeps of a film; lungs are COCO annotations whose ids are still 0
-ENTRY_KEYS = ("stamp", "height", "width", "lungs")
+
+class Unet(NamedTuple):
+    """A member of the ensemble."""
+
+    path: Path
+    facts: dict[str, str]  # for the dataset: file, sha256, encoder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns the exit status: 0, 1 where no film could be done, 130 where the user stopped it."""
+    """The command; returns the exit status: 0, 1 where nothing could be done, 130 where the user stopped it."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse(argv)
+    try:
+        return create_dataset(arguments, "create_dataset.py " + shlex.join(argv))
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
+        return 130
+    except (BusyError, ConfigError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = error.filename or arguments.out
+        print(
+            f"{where}: {error.strerror or error}; check --out and the disk, the same command goes on where it was",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(
-        prog="create_dataset.py", description="Find the lungs on chest films; write a COCO dataset.",
-    )  # fmt: skip
+        prog="create_dataset.py",
+        description="Find the lungs on chest films, check each film; write a COCO dataset and a report.",
+    )
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films, or films")
     parser.add_argument("--out", type=Path, default=Path("data/dataset"), metavar="DIR", help="default: %(default)s")
     parser.add_argument(
         "--unet", nargs="+", type=Path, default=[OWN_UNET], metavar="FILE",
         help="weights of the ensemble's members, EfficientNetB0 or B7; default: the one in models/unet",
     )  # fmt: skip
+    parser.add_argument("--config", metavar="FILE", help="whose section quality has the thresholds; default: its defaults")
     parser.add_argument(
         "--laterality", choices=["patient", "image"], default="patient",
         help="whose left: the patient's (on the image's right; the default), or the image's",
     )  # fmt: skip
     parser.add_argument(
-        "--batch", type=positive, default=1, metavar="N",
-        help="films at once, which a killed run does again; 8 are 1.6 times as fast on two cores (default: %(default)s)",
+        "--batch", type=positive, default=BATCH, metavar="N",
+        help="films at a time, more are faster on a GPU; default: %(default)s",
     )  # fmt: skip
-    arguments = parser.parse_args(argv)
-    try:
-        return create_dataset(arguments, "create_dataset.py " + shlex.join(argv))
-    except KeyboardInterrupt:
-        print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
-        return 130
-    except OSError as error:
-        where = error.filename or arguments.out
-        print(f"{where}: {error.strerror or error}; check --out and the disk", file=sys.stderr)
-        return 1
+    parser.add_argument(
+        "--export", choices=["legacy"], help=f"also write {LEGACY}, the published nested lists: 2 MB a film",
+    )  # fmt: skip
+    parser.add_argument(
+        "--copy-images", type=positive, metavar="SIZE",
+        help="copy the films, their long side SIZE pixels at most, beside dataset.json, so that the folder can be moved",
+    )  # fmt: skip
+    return parser.parse_args(argv)
 
 
 def positive(text: str) -> int:
@@ -87,234 +123,214 @@ def create_dataset(arguments: argparse.Namespace, command: str) -> int:
     """Everything between the arguments and the exit status.
 
     Raises:
+        ConfigError: the config cannot be used.
+        BusyError: another run writes to the output folder.
         OSError: the output folder cannot be written.
-        KeyboardInterrupt: after ``dataset.json`` is written from the films that are done.
+        KeyboardInterrupt: after the results are written from the films that are done.
     """
-    sources = find_sources(arguments.src)
+    thresholds = (load_config(arguments.config) if arguments.config else Config()).quality
+    sources, notes = find_sources(arguments.src, arguments.out)
     if not sources:
         print("there is nothing to do; give --src a folder with JPEG, PNG, TIFF, BMP or DICOM films", file=sys.stderr)
         return 1
-    files, members = load_members(arguments.unet)
-    if not members:
-        print("no U-Net could be loaded; give its weights with --unet", file=sys.stderr)
-        return 1
-    settings = {"unet": sorted(file["sha256"] for file in files), "laterality": arguments.laterality}
+    unets = find_unets(arguments.unet)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    journal = arguments.out / "films.jsonl"
-    entries = open_journal(journal, settings, sources)
-    provenance = {
-        "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
-        "versions": versions(),
-        "unet": files,
-    }
-    skipped: list[dict[str, str]] = []
-    target = arguments.out / "dataset.json"
-    try:
-        if todo := [source for source in sources if str(source.path) not in entries]:
-            with journal.open("a", encoding="utf-8") as lines:
-                for source, entry in find_all_lungs(
-                    todo, members, arguments.batch, arguments.laterality, len(sources) - len(todo), skipped
-                ):
-                    entries[str(source.path)] = entry
-                    lines.write(json.dumps({"film": str(source.path), **entry}) + "\n")
-                    lines.flush()
-    finally:
-        dataset = assemble(sources, entries, arguments.out, new_dataset(arguments.laterality, provenance), skipped)
-        if entries:
-            write_json(target, dataset)
-    if not entries:
-        print(f"none of the {len(sources)} files could be read as a film; check --src", file=sys.stderr)
-        return 1
-    counts = dataset["info"]["counts"]
-    print(
-        f"{target}: {counts['films']} films, two lungs on {counts['two_lungs']}, one on {counts['one_lung']}, "
-        f"none on {counts['no_lung']}; {counts['skipped']} skipped"
-    )
+    with sole_run(arguments.out):
+        journal = open_journal(arguments, unets, sources)
+        members: list[keras.Model] = []
+        if any(source.path not in journal for source in sources):
+            loaded, members = load_members(unets)
+            if loaded != unets:  # a smaller ensemble has a journal of its own
+                unets, journal = loaded, open_journal(arguments, loaded, sources)
+        if not unets:
+            print("no U-Net could be loaded; give its weights with --unet", file=sys.stderr)
+            return 1
+        with journal:
+            skipped: dict[Path, str] = {}
+            is_whole = fill_journal(journal, sources, members, arguments, skipped)
+            has_films = any(source.path in journal for source in sources)
+            if has_films:
+                info = {
+                    "date_created": datetime.now(UTC).isoformat(timespec="seconds"), "command": writable(command),
+                    "versions": versions(), "unet": [unet.facts for unet in unets], "quality": asdict(thresholds),
+                    "notes": notes,
+                }  # fmt: skip
+                dataset = new_dataset(arguments.laterality, info)
+                write_results(arguments.out, dataset, thresholds, journal, sources, skipped)
+        if not is_whole:
+            raise KeyboardInterrupt
+        if not has_films:
+            print(f"none of the {len(sources)} files could be used as a film; check --src", file=sys.stderr)
+            return 1
+        export(arguments)
     return 0
 
 
-def warn(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
+def find_sources(roots: Iterable[Path], out: Path) -> tuple[list[Source], list[str]]:
+    """The films of all roots, and what there is to say of the roots; a film under two roots belongs to the first.
 
-
-def find_sources(roots: Iterable[Path]) -> list[Source]:
-    """The films of all roots; one that lies under two roots belongs to the first."""
+    An output folder within a root holds copies of its films, which are none of its own.
+    """
+    out = out.resolve()
     sources: dict[Path, Source] = {}
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        warn(line)
+        notes.append(writable(line))
+
     for root in roots:
         try:
-            found = find_films(root, warn)
+            found = find_films(root, note)
         except SourceError as error:
-            warn(str(error))
+            note(str(error))
             continue
         if not found:
-            warn(f"{root}: holds no film; give a folder with JPEG, PNG, TIFF, BMP or DICOM films that are no masks")
+            note(f"{root}: holds no film; give a folder with JPEG, PNG, TIFF, BMP or DICOM films that are no masks")
+        holds_out = root.resolve() in out.parents
         for source in found:
-            sources.setdefault(source.path.resolve(), source)
-    return list(sources.values())
+            if not (holds_out and out in source.path.parents):
+                sources.setdefault(source.path.resolve(), source)
+    return list(sources.values()), notes
 
 
-def load_members(paths: Iterable[Path]) -> tuple[list[dict[str, str]], list[keras.Model]]:
-    """The ensemble and what the dataset says of its files; a file that does not load is named and left out."""
-    files, members = [], []
+def find_unets(paths: Iterable[Path]) -> list[Unet]:
+    """What the files of an ensemble are; one that is no U-Net's is named and left out."""
+    unets = []
     for path in paths:
         try:
             encoder = encoder_of(path)
-            members.append(load_unet(path))
         except WeightsError as error:
             warn(str(error))
             continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        files.append({"file": path.name, "sha256": digest, "encoder": encoder})
-    return files, members
+        unets.append(Unet(path, {"file": path.name, "sha256": digest, "encoder": encoder}))
+    return unets
 
 
-def find_all_lungs(
+def load_members(unets: Iterable[Unet]) -> tuple[list[Unet], list[keras.Model]]:
+    """The U-Nets that load, and their networks; one that does not is named and left out."""
+    loaded, members = [], []
+    for unet in unets:
+        try:
+            members.append(load_unet(unet.path))
+        except WeightsError as error:
+            warn(str(error))
+            continue
+        loaded.append(unet)
+    return loaded, members
+
+
+def open_journal(arguments: argparse.Namespace, unets: Iterable[Unet], sources: Sequence[Source]) -> Journal:
+    """The journal of these U-Nets and this laterality, with the films that are as they were when they were done."""
+    settings = {
+        "answers": ANSWERS,
+        "unet": sorted(unet.facts["sha256"] for unet in unets),
+        "laterality": arguments.laterality,
+    }
+    journal = Journal(arguments.out / JOURNAL, settings)
+    journal.forget_changed(progress([source.path for source in sources], name="checking", total=len(sources)))
+    return journal
+
+
+def fill_journal(
+    journal: Journal,
     sources: Sequence[Source],
     members: Sequence[keras.Model],
-    batch: int,
-    laterality: str,
-    done: int,
-    skipped: list[dict[str, str]],
-) -> Iterator[tuple[Source, Entry]]:
-    """Films to journal entries, batch by batch; those that cannot be read are told and added to ``skipped``."""
-    with tqdm(total=done + len(sources), initial=done, desc="lungs", unit="film", disable=None) as progress:
-        for readable in read_batches(sources, batch, skipped, progress):
-            votes = probabilities(members, np.stack([inputs for _, _, inputs in readable]))
-            for k, (source, entry, _) in enumerate(readable):
-                lungs = find_lungs(votes[:, k], entry["height"], entry["width"], laterality)
-                entry["lungs"] = [annotation(0, 0, category, lung) for category, lung in sorted(lungs.items())]
-                progress.update()
-                yield source, entry
+    arguments: argparse.Namespace,
+    skipped: dict[Path, str],
+) -> bool:
+    """Finds the lungs on the films that are not in the journal; those that cannot be used are told and added to ``skipped``.
 
+    Returns:
+        False where the user stopped it.
 
-def read_batches(
-    sources: Iterable[Source], batch: int, skipped: list[dict[str, str]], progress: tqdm
-) -> Iterator[list[tuple[Source, Entry, np.ndarray]]]:
-    """Readable films with their U-Net input, ``batch`` at a time, the last fewer."""
-    readable: list[tuple[Source, Entry, np.ndarray]] = []
-    for source in sources:
-        try:
-            film = read_film(source.path)
-            stamp = stamp_of(source.path)
-        except (FilmError, OSError) as error:
-            warn(f"skipped {error}")
-            skipped.append({"file": str(source.path), "reason": str(error).removeprefix(f"{source.path}: ")})
-            progress.update()
-            continue
-        readable.append((source, {"stamp": stamp, "height": film.shape[0], "width": film.shape[1]}, prepare(film)))
-        if len(readable) == batch:
-            yield readable
-            readable = []
-    if readable:
-        yield readable
-
-
-def stamp_of(path: Path) -> list[int]:
-    """Size and time of change: a film that has another stamp than its journal entry is done again."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
-
-
-def open_journal(path: Path, settings: dict[str, Any], sources: Sequence[Source]) -> dict[str, Entry]:
-    """The finished films of the sources by path, and a journal that holds the settings and every whole line.
-
-    A journal of other settings (U-Nets, laterality) is begun anew; a line torn by a kill is dropped.
+    Raises:
+        OSError: the journal cannot be written.
     """
-    kept: dict[str, Entry] = {}
-    if path.exists():
-        lines = list(whole_lines(path))
-        if not lines or lines[0].get("settings") != settings:
-            warn(f"{path}: made with other U-Nets or another laterality; beginning anew")
-        else:
-            kept = {line.pop("film"): line for line in lines[1:] if {"film", *ENTRY_KEYS} <= line.keys()}
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for line in [{"settings": settings}, *({"film": film, **entry} for film, entry in kept.items())]:
-            file.write(json.dumps(line) + "\n")
-    os.replace(partial, path)
-    entries: dict[str, Entry] = {}
-    for source in sources:
-        name = str(source.path)
-        with suppress(OSError):  # gone meanwhile: reading it will say so
-            if name in kept and kept[name]["stamp"] == stamp_of(source.path):
-                entries[name] = kept[name]
-    if entries:
-        warn(f"{path}: {len(entries)} of {len(sources)} films are done already")
-    return entries
+    todo = [source for source in sources if source.path not in journal]
+    if journal.is_other:
+        warn(f"{journal.path}: made with other U-Nets or another laterality; beginning anew, it is kept as "
+             f"{previous_path(journal.path).name}")
+    elif len(todo) < len(sources):
+        warn(f"{journal.path}: {len(sources) - len(todo)} of {len(sources)} films are done already")
+    if not todo:
+        return True
+    ids = assign_ids(sources, journal.ids)
+
+    def skip(source: Source, reason: str) -> None:
+        warn(f"skipped {source.path}: {reason}")
+        skipped[source.path] = reason
+        bar.update()
+
+    entries = find_all_lungs(todo, members, arguments.batch, arguments.laterality, skip)
+    try:
+        with progress(name="lungs", total=len(sources), done=len(sources) - len(todo)) as bar, closing(entries):
+            for source, entry in entries:
+                journal.add(source.path, {"id": ids[source.path], **entry})
+                bar.update()
+    except KeyboardInterrupt:
+        warn("stopping; what is done is put together now (Ctrl-C again leaves that to the next run)")
+        return False
+    return True
 
 
-def whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
-
-
-def assemble(
-    sources: Sequence[Source],
-    entries: dict[str, Entry],
+def write_results(
     out: Path,
     dataset: dict[str, Any],
-    skipped: list[dict[str, str]],
-) -> dict[str, Any]:
-    """Fills an empty dataset with the finished films.
+    thresholds: QualityConfig,
+    journal: Journal,
+    sources: Sequence[Source],
+    skipped: Mapping[Path, str],
+) -> None:
+    """Writes the dataset, the table and the report of the films that are in the journal, and prints what there is.
 
-    A film on which the U-Nets found anything but two lungs is marked ``review``: far more often they failed than a
-    lung is missing, and training takes only what is ``accepted``. ``info["roots"]`` are the folders that the films'
-    ``root`` and ``file_name`` refer to, relative to ``out``.
+    ``info["roots"]`` are the folders that the films' ``root`` and ``file_name`` refer to, relative to ``out``.
+
+    Raises:
+        OSError: one cannot be written.
     """
-    roots = list(dict.fromkeys(source.root for source in sources))
-    image_ids: set[int] = set()
-    for source in sources:
-        if (entry := entries.get(str(source.path))) is None:
-            continue
-        image_id = image_id_of(source, image_ids)
-        image_ids.add(image_id)
-        dataset["images"].append({
-            "id": image_id, "root": roots.index(source.root), "file_name": source.file_name,
-            "height": entry["height"], "width": entry["width"],
-            "collection": source.collection, "split": source.split, "label": source.label, "patient": source.patient,
-            "quality": "accepted" if len(entry["lungs"]) == 2 else "review",
-        })  # fmt: skip
-        for lung in entry["lungs"]:
-            dataset["annotations"].append({**lung, "id": 2 * image_id + lung["category_id"], "image_id": image_id})
-    found = [len(entries[str(source.path)]["lungs"]) for source in sources if str(source.path) in entries]
+    films = judge_films([source for source in sources if source.path in journal], journal, thresholds)
+    roots = relative_roots(dict.fromkeys(source.root for source in sources), out)
     dataset["info"] |= {
-        "counts": {
-            "films": len(found), "two_lungs": found.count(2), "one_lung": found.count(1), "no_lung": found.count(0),
-            "skipped": len(skipped), "not_done": len(sources) - len(found) - len(skipped),
-        },
-        "skipped": skipped,
-        "roots": [relative_to(out, root) for root in roots],
-    }  # fmt: skip
-    return dataset
+        "counts": count_films(films, len(skipped), len(sources) - len(films) - len(skipped)),
+        "skipped": [
+            {"file": str(source.path), "reason": skipped[source.path]} for source in sources if source.path in skipped
+        ],
+        "roots": list(roots.values()),
+    }
+    write_dataset(out / DATASET, dataset, films, journal, roots)
+    write_table(out / TABLE, films, journal, roots)
+    write_report(out / REPORT, dataset["info"], films, journal)
+    counts = dataset["info"]["counts"]
+    print(
+        f"{out / DATASET}: {counts['films']} films, {counts['accepted']} accepted, {counts['review']} to review, "
+        f"{counts['rejected']} rejected; {counts['skipped']} skipped"
+    )
+    print(f"{out / REPORT}: look at them there")
 
 
-def image_id_of(source: Source, taken: set[int]) -> int:
-    """A number below 2 ** 48 that stays the same when films are added around this one: a hash of its path."""
-    path = f"{source.root.name}/{source.file_name}".encode()
-    image_id = int.from_bytes(hashlib.blake2b(path, digest_size=6).digest(), "big")
-    while image_id in taken:
-        image_id += 1
-    return image_id
+def export(arguments: argparse.Namespace) -> None:
+    """What is made of a finished dataset where the user asks for it.
 
-
-def relative_to(out: Path, root: Path) -> str:
-    """A root as seen from the dataset's folder, so that both can move together."""
-    try:
-        return Path(os.path.relpath(root, out.resolve())).as_posix()
-    except ValueError:  # another drive
-        return root.as_posix()
+    Raises:
+        OSError: it cannot be written.
+    """
+    out, side = arguments.out, arguments.copy_images
+    if not arguments.export and not side:
+        return
+    dataset = read_dataset(out / DATASET)
+    if arguments.export:
+        written = exports.write_legacy(dataset, out, out / LEGACY)
+        print(f"{out / LEGACY}: {written} accepted films as the published nested lists")
+    if side:
+        write_json(out / DATASET, exports.copy_images(dataset, out, side))
+        print(f"{out / exports.COPIES}: the films, which {DATASET} now refers to")
 
 
 def versions() -> dict[str, str]:
-    import cv2
-    import keras
-    import segmentation_models
-    import tensorflow
-
-    modules = (tensorflow, keras, segmentation_models, np, cv2)
-    return {module.__name__: module.__version__ for module in modules}
+    """The versions of what makes the masks, without importing it."""
+    distributions = metadata.packages_distributions()
+    modules = ("tensorflow", "keras", "segmentation_models", "numpy", "cv2")
+    return {module: metadata.version(names[0]) for module in modules if (names := distributions.get(module))}

@@ -2,6 +2,7 @@
 
 Shapes
     film           uint8 [height, width], grey, bones white
+    square         uint8 [256, 256], the film stretched, not equalised
     inputs         float32 [batch, 256, 256, 3], the equalised film in [0, 1], three times the same channel
     probabilities  float32 [members, 256, 256] in [0, 1], that a pixel is lung
 """
@@ -65,10 +66,15 @@ def _silence() -> Iterator[None]:
         os.close(nowhere)
 
 
+def stretch_to_square(film: np.ndarray) -> np.ndarray:
+    """The film as the U-Net sees it but for its grey levels: uint8 [256, 256], whatever its shape was."""
+    return cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+
+
 def prepare(film: np.ndarray) -> np.ndarray:
     """The U-Net's input for a film: float32 [256, 256, 3] in [0, 1]; stretched to the square, then equalised, as the
     published pipeline does it."""
-    square = equalise(cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
+    square = equalise(stretch_to_square(film))
     return np.repeat(square[..., None].astype(np.float32) / 255.0, 3, axis=-1)
 
 

@@ -14,15 +14,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.coco import CATEGORIES
+from mask_rcnn.drawing import LEGENDS, LUNG_COLOURS, outline_lung
 from mask_rcnn.ensemble import Lung
-
-# Orange and blue of Okabe and Ito's palette (Color Universal Design, 2008): told apart by every kind of colour vision.
-LUNG_COLOURS = {LEFT_LUNG: (0xE6, 0x9F, 0x00), RIGHT_LUNG: (0x00, 0x72, 0xB2)}
-LEGENDS = {
-    "patient": "left lung = the patient's left, on the image's right",
-    "image": "lungs named by image side: left lung = on the image's left",
-}
 
 # Larger films are scaled down to the first, so that a picture stays below some 2 MB; smaller ones up to the second.
 MAX_SIDE, MIN_SIDE = 800, 480
@@ -54,7 +48,9 @@ def overlay(
     for category in CATEGORIES:
         lung = (labels == category).astype(np.uint8) * 255
         lung = cv2.resize(lung, (width, height), interpolation=shrinks) >= 128
-        _draw_lung(drawn, lung, LUNG_COLOURS[category])
+        tinted = (1 - OPACITY) * drawn[lung] + OPACITY * np.array(LUNG_COLOURS[category])
+        drawn[lung] = np.round(tinted).astype(np.uint8)
+        outline_lung(drawn, lung, category)
 
     header = round(1.8 * FONT_SIZE)
     picture_width = max(2 * width + 3 * GAP, MIN_WIDTH)
@@ -76,13 +72,6 @@ def overlay(
         pen.text((corner[0] + width // 2, header + height // 2), "no lung found", INK, font, anchor="mm",
                  stroke_width=3, stroke_fill=BACKGROUND)
     return np.asarray(picture)
-
-
-def _draw_lung(picture: np.ndarray, lung: np.ndarray, colour: tuple[int, int, int]) -> None:
-    tinted = (1 - OPACITY) * picture[lung] + OPACITY * np.array(colour)
-    picture[lung] = np.round(tinted).astype(np.uint8)
-    contours, _ = cv2.findContours(lung.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, colour, 2, cv2.LINE_AA)
 
 
 def _write_legend(pen: ImageDraw.ImageDraw, width: int, height: int, laterality: str) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
 from mask_rcnn.ensemble import Lung
-from mask_rcnn.visualize import GAP, LUNG_COLOURS, MAX_SIDE, MIN_SIDE, MIN_WIDTH, overlay
+from mask_rcnn.drawing import LUNG_COLOURS
+from mask_rcnn.visualize import GAP, MAX_SIDE, MIN_SIDE, MIN_WIDTH, overlay
 
 
 def film_with_lungs(height: int, width: int) -> tuple[np.ndarray, np.ndarray, dict[int, Lung]]:

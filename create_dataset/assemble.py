@@ -1,0 +1,199 @@
+"""From the journal to the dataset: every film gets its verdict and its group, then dataset.json and quality.csv are written.
+
+Films are read from the journal one at a time; in memory is what the split and the report need of each, under a kilobyte.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from create_dataset.journal import Entry, Journal
+from create_dataset.progress import progress
+from create_dataset.quality import STATUSES, judge
+from create_dataset.sources import Source
+from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.config import QualityConfig
+from mask_rcnn.duplicates import find_groups
+from mask_rcnn.files import replacing
+
+DATASET, TABLE = "dataset.json", "quality.csv"
+COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted")
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedFilm:
+    """What is known of a finished film once all are."""
+
+    source: Source
+    image_id: int
+    status: str
+    reasons: tuple[str, ...]
+    inverted: bool
+    lungs: int
+    area: float  # of both lungs, of the film's
+    ratio: float | None  # left over right lung's area, where there are both
+    agreement: float
+    original: int  # the image id of the first of its copies; its own where it has none
+    group: int  # the smallest image id of its copies and of the films of its patient, and of their copies, and so on
+
+
+def judge_films(sources: Sequence[Source], journal: Journal, config: QualityConfig) -> list[JudgedFilm]:
+    """The verdicts and groups of films that are all in the journal."""
+    verdicts, fingerprints, facts = [], [], []
+    for source in progress(sources, name="judging", total=len(sources)):
+        entry = journal.read(source.path)
+        fingerprints.append(entry["fingerprint"])
+        verdicts.append(judge(entry["measures"], config))
+        facts.append(_facts(entry))
+    ids = [fact["image_id"] for fact in facts]
+    firsts = find_groups(fingerprints)
+    groups = group_films(ids, firsts, [(source.collection, source.patient) for source in sources])
+    return [
+        JudgedFilm(source, status=status, reasons=tuple(reasons), original=ids[first], group=group, **fact)
+        for source, (status, reasons), fact, first, group in zip(sources, verdicts, facts, firsts, groups, strict=True)
+    ]
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    areas = {lung["category_id"]: lung["area"] for lung in entry["lungs"]}
+    return {
+        "image_id": entry["id"],
+        "inverted": entry["inverted"],
+        "lungs": len(areas),
+        "area": sum(areas.values()) / (entry["height"] * entry["width"]),
+        "ratio": areas[LEFT_LUNG] / areas[RIGHT_LUNG] if len(areas) == 2 else None,
+        "agreement": entry["measures"]["agreement"],
+    }
+
+
+def group_films(ids: Sequence[int], firsts: Sequence[int], patients: Sequence[tuple[str, str]]) -> list[int]:
+    """The group of each film: films of one group never stand on both sides of the split.
+
+    Args:
+        ids: image ids.
+        firsts: for each film the index of the first of its copies.
+        patients: collection and patient of each; an empty patient is not known.
+
+    Returns:
+        For each film the smallest image id among those that are tied to it by copies and patients.
+    """
+    parents = list(range(len(ids)))
+
+    def find(index: int) -> int:
+        while parents[index] != index:
+            parents[index] = index = parents[parents[index]]
+        return index
+
+    def join(one: int, other: int) -> None:
+        one, other = sorted((find(one), find(other)), key=ids.__getitem__)
+        parents[other] = one
+
+    first_of_patient: dict[tuple[str, str], int] = {}
+    for index, (first, patient) in enumerate(zip(firsts, patients, strict=True)):
+        join(index, first)
+        if patient[1]:
+            join(index, first_of_patient.setdefault(patient, index))
+    return [ids[find(index)] for index in range(len(ids))]
+
+
+def count_films(films: Sequence[JudgedFilm], skipped: int, not_done: int) -> dict[str, int]:
+    """How many films there are of each kind, for ``info["counts"]``."""
+    lungs, statuses = Counter(film.lungs for film in films), Counter(film.status for film in films)
+    return {
+        "films": len(films), "two_lungs": lungs[2], "one_lung": lungs[1], "no_lung": lungs[0],
+        **{status: statuses[status] for status in STATUSES},
+        "inverted": sum(film.inverted for film in films),
+        "copies": sum(film.original != film.image_id for film in films),
+        "skipped": skipped, "not_done": not_done,
+    }  # fmt: skip
+
+
+def write_dataset(
+    path: Path, dataset: Mapping[str, Any], films: Sequence[JudgedFilm], journal: Journal, roots: Iterable[Path]
+) -> None:
+    """Writes ``dataset.json``, one record a line.
+
+    Args:
+        path: of the file.
+        dataset: all but the images and annotations, which come from the films.
+        films: in the order of the images.
+        journal: holds all of them.
+        roots: what a record's ``root`` counts, in the order of ``info["roots"]``.
+
+    Raises:
+        OSError: it cannot be written; an older one stays.
+    """
+    head = {key: value for key, value in dataset.items() if key not in ("images", "annotations")}
+    numbers = {root: number for number, root in enumerate(roots)}
+    # Annotations wait in a file of their own, as all images come first.
+    with replacing(path) as file, TemporaryFile(dir=path.parent) as annotations:
+        file.write(_json(head)[:-1] + b',"images":[')
+        for k, film in enumerate(progress(films, name="writing", total=len(films))):
+            entry = journal.read(film.source.path)
+            file.write((b",\n" if k else b"\n") + _json(_image(film, entry, numbers[film.source.root])))
+            for lung in entry["lungs"]:
+                lung |= {"id": 2 * film.image_id + lung["category_id"], "image_id": film.image_id}
+                annotations.write((b",\n" if annotations.tell() else b"\n") + _json(lung))
+        file.write(b'\n],"annotations":[')
+        annotations.seek(0)
+        shutil.copyfileobj(annotations, file)
+        file.write(b"\n]}\n")
+
+
+def _image(film: JudgedFilm, entry: Entry, root: int) -> dict[str, Any]:
+    source = film.source
+    record = {
+        "id": film.image_id, "root": root, "file_name": source.file_name,
+        "height": entry["height"], "width": entry["width"],
+        "collection": source.collection, "split": source.split, "label": source.label, "patient": source.patient,
+        "group": film.group, "inverted": film.inverted, "spacing_mm": entry["spacing_mm"],
+        "quality": film.status, "agreement": film.agreement,
+    }  # fmt: skip
+    return record | ({"reasons": film.reasons} if film.reasons else {})
+
+
+def _json(content: Any) -> bytes:
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+
+def write_table(path: Path, films: Sequence[JudgedFilm], journal: Journal, roots: Mapping[Path, str]) -> None:
+    """Writes ``quality.csv``, a row a film: ``COLUMNS`` and every measure.
+
+    Args:
+        roots: how the table calls each root.
+
+    Raises:
+        OSError: it cannot be written; an older one stays.
+    """
+    with replacing(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
+        writer = csv.writer(text, lineterminator="\n")
+        for k, film in enumerate(films):
+            source, measures = film.source, journal.read(film.source.path)["measures"]
+            if k == 0:
+                writer.writerow((*COLUMNS, *measures))
+            writer.writerow((
+                source.file_name, roots[source.root], source.collection, source.split, source.label, source.patient,
+                film.group, film.status, "; ".join(film.reasons), int(film.inverted), *measures.values(),
+            ))  # fmt: skip
+
+
+def relative_roots(roots: Iterable[Path], folder: Path) -> dict[Path, str]:
+    """Roots as seen from the dataset's folder, so that all can move together."""
+    return {root: _relative(root, folder.resolve()) for root in roots}
+
+
+def _relative(root: Path, folder: Path) -> str:
+    try:
+        return Path(os.path.relpath(root, folder)).as_posix()
+    except ValueError:  # another drive
+        return root.as_posix()

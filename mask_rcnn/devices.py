@@ -25,23 +25,28 @@ def choose_device(name: str = "auto") -> str:
         What was chosen, as a line to print.
 
     Raises:
-        DeviceError: the name is none of these, there is no such GPU, or the choice comes too late.
+        DeviceError: the name is none of these, there is no such GPU, or the choice comes too late. Backends other than
+            TensorFlow choose by themselves, and any other choice than theirs is refused.
     """
     match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name)
     if not match:
         raise DeviceError(f"--device {name}: unknown; give auto, cpu, gpu or gpu:N")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # PyTorch's threads else spin while they wait for each other: on a machine with other work to do, ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a bag of networks is no tracing in a loop, as it warns
     with _hushed():
         import keras  # here and not above: the import takes seconds, which --help should not
 
     backend = keras.backend.backend()
     if backend != "tensorflow":
-        if name != "auto":
+        place = _default_place(backend)
+        if name not in ("auto", place):
             raise DeviceError(
-                f"--device {name}: {backend} chooses its device itself; leave --device out, or set CUDA_VISIBLE_DEVICES"
+                f"--device {name}: {backend} runs on the {place}, as it chose when it started; leave --device out, or set "
+                "JAX_PLATFORMS, KERAS_TORCH_DEVICE or CUDA_VISIBLE_DEVICES"
             )
-        return f"running where {backend} does by default"
+        return f"running {backend} on the {place.upper()}"
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -55,6 +60,15 @@ def choose_device(name: str = "auto") -> str:
     _show_gpus([gpus[number]], name)
     kind = tf.config.experimental.get_device_details(gpus[number]).get("device_name", "of unknown kind")
     return f"running on GPU {number} ({kind})"
+
+
+def _default_place(backend: str) -> str:
+    """``cpu``, ``gpu`` or another kind, where a first tensor lands."""
+    import keras
+
+    tensor = keras.ops.zeros(1)
+    kind = next(iter(tensor.devices())).platform if backend == "jax" else str(tensor.device.type)
+    return "gpu" if kind == "cuda" else kind
 
 
 def _show_gpus(gpus: list, name: str) -> None:

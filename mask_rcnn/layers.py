@@ -138,8 +138,9 @@ def propose(
         Proposals [b, count, 4], the best first, zeros behind the last.
     """
     kept = min(config.proposals.before_nms, int(anchors.shape[0]))
-    scores, order = ops.top_k(scores, kept)
-    order = ops.cast(order, "int32")
+    # Sorted, since of equal scores, and many are exactly 1, PyTorch's top_k takes any.
+    order = ops.cast(ops.argsort(-scores, axis=1)[:, :kept], "int32")
+    scores = gather(scores, order)
     chosen = ops.take(anchors, order, axis=0)
     boxes = apply_deltas(chosen, gather(deltas, order), config.proposals.box_std)
     boxes = ops.clip(boxes, 0.0, 1.0)

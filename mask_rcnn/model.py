@@ -13,8 +13,9 @@ c classes)
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,21 @@ class Network(keras.Model):
 
     Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth too, it answers with what the five
     losses need. Both are dicts of the shapes above.
+
+    Args:
+        precision: of ``config.PRECISIONS``, in which the four parts compute. Their weights, and all that lies between and
+            behind them, boxes, scores and losses, have 32 bits in any case.
     """
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(name="mask_rcnn")
+    def __init__(self, config: Config, precision: str = "float32") -> None:
+        super().__init__(name="mask_rcnn", dtype="float32")
         network = config.network
         self.settings = config
-        self.pyramid = build_pyramid(network)
-        self.proposal_head = build_proposal_head(network)
-        self.box_head = build_box_head(network)
-        self.mask_head = build_mask_head(network)
+        with _dtype_policy(precision if precision == "float32" else f"mixed_{precision}"):
+            self.pyramid = build_pyramid(network)
+            self.proposal_head = build_proposal_head(network)
+            self.box_head = build_box_head(network)
+            self.mask_head = build_mask_head(network)
         anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
         self.anchors = norm_boxes(anchors, (network.image_size, network.image_size))
         self.lots = keras.random.SeedGenerator(config.seed)
@@ -175,21 +181,41 @@ class Network(keras.Model):
         return {layer.name: layer for part in parts for layer in part.layers if layer.weights}
 
 
-class MaskRCNN:
-    """A Mask R-CNN with its configuration: ``MaskRCNN(config)`` for random weights, ``MaskRCNN.load(path)`` for trained."""
+@contextlib.contextmanager
+def _dtype_policy(name: str) -> Iterator[None]:
+    """Layers built within have this policy; Keras' own stays what it was."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
-    def __init__(self, config: Config) -> None:
+
+class MaskRCNN:
+    """A Mask R-CNN with its configuration: ``MaskRCNN(config)`` for random weights, ``MaskRCNN.load(path)`` for trained.
+
+    Args:
+        precision: in which it computes, as in ``Network``; to train, give ``config.training.precision``.
+        jit_compile: whether XLA compiles the training step and the detection. ``"auto"`` leaves it to Keras: on a GPU, and
+            with JAX anywhere.
+    """
+
+    def __init__(self, config: Config, precision: str = "float32", jit_compile: bool | str = "auto") -> None:
         self.config = config
-        self.network = Network(config)
+        self.network = Network(config, precision)
+        self._jit_compile = jit_compile
+        if isinstance(jit_compile, bool):  # for detection; Keras asks again when the training step is compiled
+            self.network.jit_compile = jit_compile
 
     @classmethod
-    def load(cls, path: str | Path) -> MaskRCNN:
+    def load(cls, path: str | Path, jit_compile: bool | str = "auto") -> MaskRCNN:
         """Builds and fills the model that a weights file describes; files of the reference implementation load too.
 
         Raises:
             checkpoint.CheckpointError: the file is absent, torn, no weights file, or does not fit.
         """
-        model = cls(checkpoint.read_config(path))
+        model = cls(checkpoint.read_config(path), jit_compile=jit_compile)
         model.load_weights(path)
         return model
 
@@ -263,9 +289,11 @@ class MaskRCNN:
             )
         else:
             optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm)
+        if self.network.pyramid.compute_dtype == "float16":  # whose least number most gradients fall below
+            optimiser = keras.optimizers.LossScaleOptimizer(optimiser)
         # Built inside the training step, its variables would have the step traced twice.
         optimiser.build(self.network.trainable_variables)
-        self.network.compile(optimizer=optimiser)
+        self.network.compile(optimizer=optimiser, jit_compile=self._jit_compile)
 
     def detect(self, films: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Finds the lungs on equalised films.

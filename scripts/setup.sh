@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# bash scripts/setup.sh FILE...: makes .venv and installs these requirement files into it.
-# A copy of each installed file is kept in .venv: what is complete is used again, what was interrupted goes on.
+# bash scripts/setup.sh FILE...: makes .venv, or the folder that VENV names, and installs these requirement files into it.
+# A copy of each installed file is kept there: what is complete is used again, what was interrupted goes on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+venv=${VENV:-.venv}
 
 fits() {
     "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2> /dev/null
 }
 
-if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version > /dev/null 2>&1; then
+if ! fits "$venv/bin/python" || ! "$venv/bin/python" -m pip --version > /dev/null 2>&1; then
     python=
     for candidate in python3.11 python3.12 python3.13 python3; do
         if fits "$candidate"; then
@@ -20,20 +21,20 @@ if ! fits .venv/bin/python || ! .venv/bin/python -m pip --version > /dev/null 2>
         echo "setup: no Python 3.11, 3.12 or 3.13 found; install Python 3.11 (python.org, apt, brew or pyenv)" >&2
         exit 1
     fi
-    echo "setup: making .venv with $("$python" --version)"
-    if ! "$python" -m venv --clear .venv; then
-        echo "setup: $python cannot make .venv; on Debian and Ubuntu: apt install python3-venv" >&2
+    echo "setup: making $venv with $("$python" --version)"
+    if ! "$python" -m venv --clear "$venv"; then
+        echo "setup: $python cannot make $venv; on Debian and Ubuntu: apt install python3-venv" >&2
         exit 1
     fi
 fi
 
 for file in "$@"; do
-    if ! cmp -s "$file" ".venv/$file"; then
+    if ! cmp -s "$file" "$venv/$file"; then
         echo "setup: installing $file, once (requirements.txt takes 2 GB and a minute or two)"
-        if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$file"; then
+        if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$file"; then
             echo "setup: $file could not be installed; check the network and the disk, then run the same command" >&2
             exit 1
         fi
-        cp "$file" ".venv/$file"
+        cp "$file" "$venv/$file"
     fi
 done

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # both are read when the libraries are imported
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # all are read when the libraries are imported
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from keras_2 import write_legacy
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -125,6 +126,18 @@ def test_every_film_gets_mask_picture_and_measurements(weights: list[str], sourc
     assert provenance["weights"][1]["config"]["seed"] == 1 and len(provenance["weights"][0]["sha256"]) == 64
     assert {"python", "keras", "numpy"} <= set(provenance["versions"])
     assert not list(out.rglob(".*")), "no partial file is left behind"
+
+
+def test_an_inverted_film_is_turned_round_and_said_to_be(weights: list[str], source: Path, tmp_path: Path) -> None:
+    upright, inverted = source / "b" / "three.png", source / "b" / "three inverted.png"
+    Image.fromarray(255 - read_film(upright)).save(inverted)
+    out = tmp_path / "out"
+    assert run(weights[:1], source / "b", out) == 0
+    rows, _, _ = tables(out)
+    assert [(row["file"], row["inverted"]) for row in rows] == [(inverted.name, "1"), (upright.name, "0")]
+    for folder in ("masks", "overlays"):
+        first, second = (np.asarray(Image.open(out / folder / row["result"])) for row in rows)
+        assert first.any() and np.array_equal(first, second), folder
 
 
 def test_results_load_as_coco_results(weights: list[str], source: Path, tmp_path: Path) -> None:
@@ -275,6 +288,25 @@ def test_members_of_two_lateralities_are_refused(
     assert "4 classes" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_the_reference(source: Path, tmp_path: Path) -> None:
+    """Given as ``old/*.h5``; its architecture is told from the file, its lungs are named by image side."""
+    from mask_rcnn.model import MaskRCNN
+
+    sizes = {"backbone": "resnet101", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
+             "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8}
+    model = MaskRCNN(config_from_dict({"network": sizes}))
+    model.network.named_layers()["mrcnn_class_logits"].set_weights([np.zeros((16, 3)), np.array([-50, 5, 0])])
+    (tmp_path / "old").mkdir()
+    write_legacy(tmp_path / "old" / "mask_rcnn_lung_0040.h5", model, nested=True)
+    assert run([str(tmp_path / "old" / "*.h5")], source / "a" / "one.png", tmp_path / "out") == 0
+    rows, found, provenance = tables(tmp_path / "out")
+    assert rows[0]["laterality"] == provenance["laterality"] == "image"
+    held = provenance["weights"][0]["config"]["network"]
+    assert {key: held[key] for key in sizes} == sizes and held["image_size"] == 256
+    assert [entry["category_id"] for entry in found] == [1]
+    assert found[0]["score"] == pytest.approx(1 / (1 + np.exp(-5)), abs=1e-3)
+
+
 def test_where_nothing_can_be_done(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +333,12 @@ def test_where_nothing_can_be_done(
 
 
 def test_device_names() -> None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":  # which choose by themselves; here there is no GPU to choose
+        with pytest.raises(DeviceError, match="runs on the cpu" if "CPU" in choose_device() else "runs on the"):
+            choose_device("gpu:99")
+        return
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -301,6 +301,11 @@ class TestPasteMask:
         assert pasted.dtype == bool and pasted.shape == (50, 70)
         np.testing.assert_array_equal(pasted, paste_one_by_one(mask, box, (50, 70)))
 
+    def test_a_half_is_lung(self) -> None:
+        just_less = np.nextafter(np.float32(0.5), np.float32(0))
+        mask = np.array([[0.5, just_less], [1, 0]], np.float32)  # at its own size it is not interpolated
+        assert paste_mask(mask, (0, 0, 2, 2), (2, 2)).tolist() == [[True, False], [True, False]]
+
     def test_from_corner_to_corner_it_inverts_the_sampling_of_targets(self) -> None:
         """The reference's fault: masks cut from edge to edge of a box, pasted half a cell inside it."""
         y, x = np.mgrid[:256, :256]

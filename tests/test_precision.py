@@ -1,0 +1,90 @@
+"""Training in half precision: what has 16 bits and what keeps 32, a short lesson, and going on after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from tiny import Lessons, batch_of, build_sober, draw_instances, drawing_all_config, weights_of
+
+from mask_rcnn import checkpoint, losses
+from mask_rcnn.model import MaskRCNN, Network
+
+CONFIG = drawing_all_config(train_batch_norm=True, optimiser="adam")
+STEPS, EPOCHS = 3, 4
+
+
+def lesson() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    rng = np.random.default_rng(0)
+    return batch_of(CONFIG, [draw_instances(rng, 64, count) for count in (2, 5)], rng)
+
+
+@pytest.fixture(scope="module", params=["float16", "bfloat16"])
+def taught(request: pytest.FixtureRequest) -> SimpleNamespace:
+    policy = keras.config.dtype_policy()
+    model = build_sober(CONFIG, precision=request.param)
+    assert keras.config.dtype_policy() is policy
+    before = weights_of(model)
+    history = model.train(Lessons([lesson()] * STEPS), None, 0.005, EPOCHS, verbose=0).history
+    return SimpleNamespace(model=model, precision=request.param, before=before, history=history)
+
+
+def test_a_lesson_lowers_every_loss(taught: SimpleNamespace) -> None:
+    assert set(taught.history) == {"loss", *losses.LOSS_NAMES}
+    for name, values in taught.history.items():
+        assert np.isfinite(values).all() and values[-1] < 0.9 * values[0], (name, values)
+
+
+def test_the_weights_learn_and_keep_32_bits(taught: SimpleNamespace) -> None:
+    for name, weight in weights_of(taught.model).items():
+        assert weight.dtype == np.float32 and np.isfinite(weight).all(), name
+        assert (weight != taught.before[name]).any(), name
+
+
+def test_the_parts_compute_in_half_and_the_rest_does_not(taught: SimpleNamespace) -> None:
+    network = taught.model.network
+    parts = (network.pyramid, network.proposal_head, network.box_head, network.mask_head)
+    assert {layer.compute_dtype for part in parts for layer in part.layers if layer.weights} == {taught.precision}
+    inputs, _ = lesson()
+    answers = network.predict_on_batch({"images": inputs["images"], "windows": np.tile(np.float32([0, 0, 1, 1]), (2, 1))})
+    assert {name: values.dtype for name, values in answers.items()} == {"detections": np.float32, "masks": np.float32}
+    (level, *_) = network.pyramid(inputs["images"])
+    assert keras.backend.standardize_dtype(level.dtype) == taught.precision
+    assert isinstance(network.optimizer, keras.optimizers.LossScaleOptimizer) == (taught.precision == "float16")
+
+
+def test_what_is_saved_computes_in_32_bits(taught: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "half.weights.h5"
+    taught.model.save(path)
+    revived = MaskRCNN.load(path)
+    assert {layer.compute_dtype for layer in revived.network.named_layers().values()} == {"float32"}
+
+
+def test_a_stopped_training_goes_on_with_its_optimiser(taught: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "last.weights.h5"
+    checkpoint.save(taught.model.network, CONFIG, path, half=False)
+    model = MaskRCNN(CONFIG, precision=taught.precision)
+    model.load_weights(path)
+    model.compile(0.005)
+    checkpoint.resume(model.network, path)
+    expected = [keras.ops.convert_to_numpy(variable) for variable in taught.model.network.optimizer.variables]
+    resumed = [keras.ops.convert_to_numpy(variable) for variable in model.network.optimizer.variables]
+    assert len(resumed) == len(expected) > 1
+    for actual, value in zip(resumed, expected, strict=True):
+        np.testing.assert_array_equal(actual, value)
+    assert int(model.network.optimizer.iterations) > 0
+
+
+def test_a_policy_does_not_leak_from_a_network_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(network: Any) -> None:
+        raise MemoryError
+
+    policy = keras.config.dtype_policy()
+    monkeypatch.setattr("mask_rcnn.model.build_mask_head", fail)
+    with pytest.raises(MemoryError):
+        Network(CONFIG, "float16")
+    assert keras.config.dtype_policy() is policy

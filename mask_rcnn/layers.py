@@ -138,7 +138,7 @@ def propose(
         Proposals [b, count, 4], the best first, zeros behind the last.
     """
     kept = min(config.proposals.before_nms, int(anchors.shape[0]))
-    # Sorted, since of equal scores, and many are exactly 1, PyTorch's top_k takes any.
+    # Sorted, since many scores are exactly 1, and of equal ones PyTorch's top_k takes any.
     order = ops.cast(ops.argsort(-scores, axis=1)[:, :kept], "int32")
     scores = gather(scores, order)
     chosen = ops.take(anchors, order, axis=0)

@@ -295,7 +295,9 @@ def test_a_checkpoint_of_the_reference(source: Path, tmp_path: Path) -> None:
     sizes = {"backbone": "resnet101", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
              "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8}
     model = MaskRCNN(config_from_dict({"network": sizes}))
-    model.network.named_layers()["mrcnn_class_logits"].set_weights([np.zeros((16, 3)), np.array([-50, 5, 0])])
+    layers = model.network.named_layers()
+    layers["mrcnn_class_logits"].set_weights([np.zeros((16, 3)), np.array([-50, 5, 0])])
+    layers["mrcnn_mask"].set_weights([np.zeros((1, 1, 8, 3)), np.full(3, 5)])  # a lung that fills its box
     (tmp_path / "old").mkdir()
     write_legacy(tmp_path / "old" / "mask_rcnn_lung_0040.h5", model, nested=True)
     assert run([str(tmp_path / "old" / "*.h5")], source / "a" / "one.png", tmp_path / "out") == 0

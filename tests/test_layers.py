@@ -185,6 +185,15 @@ class TestPropose:
         proposals = call(lambda s, d, a: propose(s, d, a, 3, CONFIG), scores, deltas, anchors)
         np.testing.assert_allclose(proposals[0], [anchors[0], anchors[1], np.zeros(4)], atol=1e-6)
 
+    def test_of_equal_scores_the_first_anchors(self) -> None:
+        """A trained network is quite sure of many; PyTorch's own top_k takes any of them."""
+        corners = np.stack(np.meshgrid(np.arange(32), np.arange(32), indexing="ij"), -1).reshape(1024, 2) / 32
+        anchors = np.concatenate([corners, corners + 1 / 32], axis=1).astype(np.float32)
+        scores, deltas = np.ones((2, 1024), np.float32), np.zeros((2, 1024, 4), np.float32)
+        scores[:, ::2] = 0.5
+        proposals = check_contract(lambda s, d: propose(s, d, anchors, 20, CONFIG), scores, deltas)
+        np.testing.assert_allclose(proposals, [anchors[1:40:2]] * 2, atol=1e-6)
+
     def test_fewer_anchors_than_places(self) -> None:
         anchors = np.array([[0, 0, 0.5, 0.5]], np.float32)
         scores, deltas = np.ones((1, 1), np.float32), np.zeros((1, 1, 4), np.float32)

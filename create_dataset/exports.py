@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from multiprocessing.pool import ThreadPool
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,9 @@ def copy_images(dataset: Mapping[str, Any], folder: Path, side: int) -> dict[str
     info = dict(dataset["info"])
     info |= {"original_roots": info.get("roots", ["."]), "roots": ["."]}
     result: dict[str, Any] = {**dataset, "info": info, "images": [], "annotations": []}
-    with ThreadPool(os.cpu_count()) as pool:  # OpenCV and Pillow let other threads run while they decode
-        copies = pool.imap(copy, dataset["images"])
+    # OpenCV and Pillow let other threads run while they decode. Where a copy fails, those begun are ended first.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        copies = pool.map(copy, dataset["images"])
         for copied in progress(copies, name="copies", total=len(dataset["images"])):
             if isinstance(copied, FilmError):
                 warn(f"left out {copied}")

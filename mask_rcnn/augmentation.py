@@ -53,14 +53,17 @@ def augment(
     """
     moves = strengths.rotation > 0 or strengths.scale > 0 or strengths.shift > 0
     shades = strengths.shading > 0 or strengths.noise > 0
+    equips = rng.random() < strengths.apparatus
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
-    elif shades:
+    elif shades or equips:
         valid = np.zeros(film.shape, bool)
         valid[window[0] : window[2], window[1] : window[3]] = True
+    if equips:
+        film = equip(film, rng)
     if shades:
         film = shade(film, strengths.shading, strengths.noise, rng)
-    if moves or shades:
+    if moves or shades or equips:
         changed = np.zeros_like(film)
         if valid.any():
             changed[valid] = equalise(film[valid])
@@ -153,6 +156,33 @@ def shade(film: np.ndarray, shading: float, noise: float, rng: np.random.Generat
     if noise > 0 and rng.random() < 0.4:
         grey += rng.standard_normal(grey.shape, dtype=np.float32) * np.float32(rng.uniform(0.2, 1) * noise)
     return _stretch(grey)
+
+
+def equip(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A film with what hospitals leave on it: tubes and leads, letters, electrodes, a device; uint8 [side, side]."""
+    side = film.shape[0]
+    layer = film.copy()
+    for _ in range(rng.integers(0, 4)):  # a tube or a lead: a smooth curve through a few points
+        corners = rng.uniform(0, side, (4, 2))
+        t = np.linspace(0, 1, 40)[:, None]
+        bernstein = np.hstack([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3])
+        curve = bernstein @ corners
+        points = [np.round(curve * 8).astype(np.int32)]
+        cv2.polylines(layer, points, False, int(rng.integers(150, 256)), int(rng.integers(1, 4)), cv2.LINE_AA, shift=3)
+    for _ in range(rng.integers(0, 4)):  # an electrode or a button
+        centre = tuple(int(v) for v in rng.integers(0, side, 2))
+        cv2.circle(layer, centre, int(rng.integers(1, max(2, side // 50))), int(rng.integers(180, 256)), -1, cv2.LINE_AA)
+    if rng.random() < 0.2:  # a pacemaker's can
+        centre, axes = rng.uniform(0.1, 0.9, 2) * side, rng.uniform(0.04, 0.08, 2) * side
+        box = (tuple(map(float, centre)), tuple(map(float, 2 * axes)), float(rng.uniform(0, 180)))
+        cv2.ellipse(layer, box, int(rng.integers(200, 256)), -1, cv2.LINE_AA)
+    for _ in range(rng.integers(0, 3)):
+        text = "".join(rng.choice(list("LRAPSUPINE0123456789 :"), rng.integers(1, 9)))
+        place = tuple(int(v) for v in rng.integers(0, side, 2))
+        scale = float(rng.uniform(0.2, 0.8)) * side / 256
+        cv2.putText(layer, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, int(rng.choice([0, 255])), 1, cv2.LINE_AA)
+    # Metal hides the chest, plastic does not.
+    return cv2.addWeighted(layer, opacity := float(rng.uniform(0.4, 1)), film, 1 - opacity, 0)
 
 
 def _stretch(grey: np.ndarray) -> np.ndarray:

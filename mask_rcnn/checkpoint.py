@@ -218,7 +218,7 @@ def _config(path: str | Path, file: WeightsFile) -> Config:
         raise CheckpointError(f"{path}: has {ratios} anchor ratios, not {published}; their values are not in the file")
     # The reference named its lungs by image side, and its masks are pasted as it did.
     try:
-        return config_from_dict({"laterality": "image", "network": sizes, "detection": {"mask_corners": False}})
+        return config_from_dict({"laterality": "image", "network": sizes, "detection": {"exact_masks": False}})
     except ValueError as error:
         raise CheckpointError(f"{path}: no network has its sizes ({error}); give another checkpoint") from error
 

@@ -46,6 +46,7 @@ class NetworkConfig:
     mask_head_channels: int = 256
     box_pool_size: int = 7  # cells of RoIAlign a side
     mask_pool_size: int = 14  # the masks have twice as many
+    mask_canonical_side: int = 224  # pixels: of the RoI whose mask is drawn from P4; the greater, the finer the levels
     anchor_scales: tuple[int, ...] = (16, 32, 64, 128, 256)  # pixels, one a pyramid level P2 to P6
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # width over height
     mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
@@ -85,9 +86,9 @@ class DetectionConfig:
     max_instances: int = 20
     min_score: float = 0.7
     nms_threshold: float = 0.3  # IoU, within a class
-    # The targets of the mask head are sampled from edge to edge of a box, so its answers are pasted from edge to edge. The
-    # reference pasted them half a cell further in: its masks are smaller than what they were taught, by 1/28 of the box.
-    mask_corners: bool = True
+    mask_margin: float = 0.0  # a mask is drawn in its box widened by this share of its size, on every side
+    # The reference pasted masks into boxes of whole pixels and smaller than they were taught; utils.place_mask tells more.
+    exact_masks: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class AugmentationConfig:
     shift: float = 0.0  # of the side, standard deviation
     shading: float = 0.0  # gradients and opacities, share of the grey range
     noise: float = 0.0  # grain, share of the grey range
+    apparatus: float = 0.0  # probability of tubes, leads, letters and the like
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 
@@ -135,8 +137,10 @@ class BagConfig:
     """The members that are bagged."""
 
     members: int = 5
+    pixels: str = "votes"  # or "probabilities": the members' mean, lung from 0.5
     min_votes: int = 3  # of the members that found a lung, or all of them where fewer did
     opening: int = 4  # pixels a side of the square that opens the voted mask
+    min_agreement: float = 0.95  # of ensemble.film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
 
 
 @dataclass(frozen=True)
@@ -268,6 +272,7 @@ def _check(config: Config) -> None:
         (0 < config.targets.positive_fraction <= 1, "targets.positive_fraction must be in (0, 1]"),
         (0 <= config.detection.min_score <= 1, "detection.min_score must be in [0, 1]"),
         (0 < config.detection.nms_threshold <= 1, "detection.nms_threshold must be in (0, 1]"),
+        (0 <= config.detection.mask_margin <= 1, "detection.mask_margin must be in [0, 1]"),
         (len(config.data.sources) > 0, "data.sources must name a dataset JSON or folder"),
         (0 < config.data.train_fraction < 1, "data.train_fraction must lie between 0 and 1"),
         (config.data.members in ("bootstrap", "sources"), "data.members must be bootstrap or sources"),
@@ -277,13 +282,15 @@ def _check(config: Config) -> None:
         (training.learning_rate > 0, "training.learning_rate must be above 0"),
         (training.heads_epochs + training.all_epochs > 0, "training.heads_epochs and all_epochs are both 0"),
         (len(training.loss_weights) == 5, "training.loss_weights must be 5 numbers"),
+        (config.bag.pixels in ("votes", "probabilities"), "bag.pixels must be votes or probabilities"),
         (1 <= config.bag.min_votes <= config.bag.members, "bag.min_votes must be from 1 to bag.members"),
+        (0 <= config.bag.min_agreement <= 1, "bag.min_agreement must be in [0, 1]"),
         (-1 <= config.quality.reject_likeness <= config.quality.min_likeness <= 1,
          "quality.reject_likeness must be from -1 to quality.min_likeness, and that 1 or less"),
     ]
     positive = {
         "network": ("backbone_width", "pyramid_channels", "pyramid_output_channels", "rpn_channels",
-                    "box_head_channels", "mask_head_channels", "box_pool_size", "mask_pool_size"),
+                    "box_head_channels", "mask_head_channels", "box_pool_size", "mask_pool_size", "mask_canonical_side"),
         "proposals": ("before_nms", "training_count", "inference_count"),
         "targets": ("anchors_per_image", "rois_per_image", "max_instances"),
         "detection": ("max_instances",),

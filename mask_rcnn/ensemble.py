@@ -3,10 +3,10 @@
 Bagging is Breiman's (Bagging predictors, Machine Learning 24, 1996): members that differ by the films they learnt from.
 
 Shapes
-    masks   bool [n, height, width], one lung as n members drew it
+    masks   bool [n, height, width], one lung as n members drew it; soft ones float32, probabilities
     boxes   int [n, 4], (y1, x1, y2, x2) pixels, the lower right corner outside
     scores  float [n] in [0, 1]
-    votes   uint8 [height, width], how many members call a pixel lung
+    support [height, width], how many members call a pixel lung, or their mean probability
 """
 
 from __future__ import annotations
@@ -70,34 +70,39 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
     with more votes there, then to the one of the higher score, so the masks are disjoint.
 
     Args:
-        members: one detection a member, as ``MaskRCNN.detect`` gives it; masks lie within their ``rois``.
-        bag: votes and opening; fewer members than it plans for need ``majority(len(members), bag.min_votes)`` votes.
+        members: one detection a member, as ``MaskRCNN.detect`` gives it; its masks may be soft.
+        bag: how pixels are merged, and the opening. Fewer members than it plans for need
+            ``majority(len(members), bag.min_votes)`` votes. Probabilities can be averaged of soft masks only.
 
     Returns:
         The lungs found, by category id; a lung that no member found, or of which the vote leaves no pixel, is absent.
     """
     min_votes = majority(len(members), bag.min_votes)
-    lungs, votes = {}, {}
+    lungs, support = {}, {}
     for category in CATEGORIES:
         found = [(member, k) for member in members if (k := _best_detection(member, category)) is not None]
         if not found:
             continue
         height, width = found[0][0]["masks"].shape[:2]
-        boxes = np.stack([member["rois"][k] for member, k in found]).astype(int)
+        boxes = np.stack([mask_box(member["masks"][..., k] >= 0.5) for member, k in found])
         scores = np.array([member["scores"][k] for member, k in found], np.float64)
         # All work is done within the union of the boxes: on a film of 10 megapixels that is several times less.
         margin = bag.opening
         top, left = np.maximum(boxes.min(axis=0)[:2] - margin, 0)
         bottom, right = np.minimum(boxes.max(axis=0)[2:] + margin, (height, width))
         window = (slice(top, bottom), slice(left, right))
-        masks = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
+        drawn = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
+        masks = drawn >= 0.5
+        by_votes = bag.pixels == "votes"
+        counted = _count_votes(masks) if by_votes else drawn.mean(axis=0)
+        enough = min(min_votes, len(masks)) if by_votes else 0.5
         mask = np.zeros((height, width), bool)
-        mask[window], _, score = bag_masks(masks, boxes, scores, min_votes, bag.opening, centred=True)
+        mask[window] = _clean(counted >= enough, bag.opening, centred=True)
         if mask.any():
-            votes[category] = np.zeros((height, width), np.uint8)
-            votes[category][window] = _count_votes(masks)
-            lungs[category] = Lung(mask, mask_box(mask), score, len(found), agreement(masks))
-    return _make_disjoint(lungs, votes)
+            support[category] = np.zeros((height, width), counted.dtype)
+            support[category][window] = counted
+            lungs[category] = Lung(mask, mask_box(mask), float(scores.mean()), len(found), agreement(masks))
+    return _make_disjoint(lungs, support)
 
 
 def majority(member_count: int, min_votes: int) -> int:
@@ -119,6 +124,30 @@ def agreement(masks: np.ndarray) -> float:
         if areas[i] + areas[j]
     ]
     return float(np.mean(dices)) if dices else float("nan")
+
+
+def film_agreement(lungs: Mapping[int, Lung], member_count: int) -> float:
+    """How far the members agree on a film: the mean Dice over all pairs of them, of the lung where it is lower.
+
+    A member that did not find a lung has Dice 0 with all others, and a film without one of its lungs has 0.
+
+    Args:
+        lungs: as ``bag_film`` gives them.
+        member_count: of all members, those included that found nothing.
+
+    Returns:
+        From 0 to 1; NaN of one member alone, which has nobody to agree with.
+    """
+    if member_count < 2:
+        return float("nan")
+    pairs = member_count * (member_count - 1)
+    # A lung's own agreement is that of the pairs that both found it, which are none where one member did.
+    return min(
+        lungs[category].agreement * lungs[category].votes * (lungs[category].votes - 1) / pairs
+        if category in lungs and lungs[category].votes > 1
+        else 0.0
+        for category in CATEGORIES
+    )
 
 
 def label_mask(lungs: Mapping[int, Lung], shape: tuple[int, ...]) -> np.ndarray:
@@ -153,16 +182,16 @@ def _clean(mask: np.ndarray, opening: int, centred: bool) -> np.ndarray:
     return parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
 
 
-def _make_disjoint(lungs: dict[int, Lung], votes: Mapping[int, np.ndarray]) -> dict[int, Lung]:
+def _make_disjoint(lungs: dict[int, Lung], support: Mapping[int, np.ndarray]) -> dict[int, Lung]:
     if len(lungs) < 2:
         return lungs
     left, right = lungs[LEFT_LUNG], lungs[RIGHT_LUNG]
     both = left.mask & right.mask
     if not both.any():
         return lungs
-    votes_left, votes_right = votes[LEFT_LUNG], votes[RIGHT_LUNG]
+    for_left, for_right = support[LEFT_LUNG], support[RIGHT_LUNG]
     tie_to_left = left.score >= right.score
-    to_left = both & ((votes_left > votes_right) | ((votes_left == votes_right) & tie_to_left))
+    to_left = both & ((for_left > for_right) | ((for_left == for_right) & tie_to_left))
     masks = {LEFT_LUNG: left.mask & (to_left | ~both), RIGHT_LUNG: right.mask & ~to_left}
     return {
         category: lungs[category]._replace(mask=mask, box=mask_box(mask))

@@ -165,7 +165,9 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
         member.network.detect([np.zeros((64, 64), np.uint8)] * min(arguments.batch, 2))
 
     def row(film: Film) -> dict[str, Any]:
-        return results.measurements(records[film.name], film.image_id, config.laterality, len(members))
+        return results.measurements(
+            records[film.name], film.image_id, config.laterality, len(members), config.bag.min_agreement
+        )
 
     def done() -> list[Film]:
         return [film for film in films if film.name in records]
@@ -204,7 +206,7 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
             "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
             "skipped": [{"file": name, "reason": writable(reason)} for name, reason in skipped.items()],
         })
-    _print_summary(records, skipped, seconds, len(todo) - len(skipped), out)
+    _print_summary(records, skipped, seconds, len(todo) - len(skipped), out, config.bag.min_agreement)
     return 0 if records else 1
 
 
@@ -220,8 +222,9 @@ def _records_to_keep(out: Path, identity: dict[str, Any], films: Sequence[Film])
     kept = {}
     for film in films:
         record = earlier.get(film.name)
-        # An older program's record does not say whether the film was inverted, and it looked at it as it was.
-        if record and "inverted" in record and record["result"] == film.result and all(
+        # An older program's record does not say whether the film was inverted, and it looked at it as it was; nor does it
+        # say how far the members agree on the film.
+        if record and {"inverted", "agreement"} <= record.keys() and record["result"] == film.result and all(
                 (out / folder / film.result).is_file() for folder in (results.MASKS, results.OVERLAYS)):
             try:
                 if record["version"] == file_version(film.path):
@@ -255,14 +258,17 @@ def _outcomes(
             for (film, pixels, inverted, version), of_film in zip(chosen, detections, strict=True):
                 lungs = bag_film(of_film, members[0].network.config.bag)
                 _write_pictures(film, pixels, lungs, members[0].network.config.laterality, out)
-                yield film, results.film_record(film.name, film.result, version, pixels.shape, inverted, lungs)
+                yield film, results.film_record(
+                    film.name, film.result, version, pixels.shape, inverted, lungs, len(members)
+                )
                 progress.update()
 
 
 def _detect(members: Sequence[Member], films: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], ...]]:
     """For each film what every member detects on it."""
+    soft = members[0].network.config.bag.pixels == "probabilities"
     try:
-        return zip(*[member.network.detect(films) for member in members], strict=True)
+        return zip(*[member.network.detect(films, soft) for member in members], strict=True)
     except Exception as error:
         # Every backend has its own exception for this, and none is worth importing the backend for.
         if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
@@ -288,8 +294,9 @@ def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, 
     return {
         "command": writable(shlex.join(command)),
         "laterality": config.laterality,
-        "bag": {"members": len(members), "min_votes": majority(len(members), config.bag.min_votes),
-                "opening": config.bag.opening},
+        "bag": {"members": len(members), "pixels": config.bag.pixels,
+                "min_votes": majority(len(members), config.bag.min_votes), "opening": config.bag.opening,
+                "min_agreement": config.bag.min_agreement},
         "weights": [{"file": writable(str(member.path)), "sha256": member.sha256,
                      "config": config_to_dict(member.network.config)} for member in members],
         "versions": {
@@ -300,7 +307,12 @@ def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, 
 
 
 def _print_summary(
-    records: dict[str, dict[str, Any]], skipped: dict[str, str], seconds: float, new: int, out: Path
+    records: dict[str, dict[str, Any]],
+    skipped: dict[str, str],
+    seconds: float,
+    new: int,
+    out: Path,
+    min_agreement: float,
 ) -> None:
     lungs = Counter(len(record["lungs"]) for record in records.values())
     pace = f"; {1000 * seconds / new:.0f} ms a film" if new else ""
@@ -308,6 +320,10 @@ def _print_summary(
           f"{len(skipped)} files skipped{pace}")
     written = (f"{results.MASKS}/", f"{results.OVERLAYS}/", results.COCO_RESULTS, results.MEASUREMENTS, results.RUN)
     print(f"{out}: {', '.join(written)}", flush=True)
+    verdicts = [results.needs_review(record, min_agreement) for record in records.values()]
+    if None not in verdicts:
+        print(f"{sum(map(bool, verdicts))} of {len(verdicts)} films are to be looked at: the networks agree less than "
+              f"{min_agreement:g} (review in {results.MEASUREMENTS})", flush=True)
 
 
 def _sha256(path: str) -> str:

@@ -194,10 +194,12 @@ def _neighbours(position: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor
     return ops.cast(before, "int32"), ops.cast(after, "int32"), position - before
 
 
-def pyramid_roi_align(boxes: Tensor, pyramid: Sequence[Tensor], side: int, image_size: int) -> Tensor:
+def pyramid_roi_align(
+    boxes: Tensor, pyramid: Sequence[Tensor], side: int, image_size: int, canonical_side: int = 224
+) -> Tensor:
     """Pools each box from the level that fits its size: [b, n, 4] and [P2..P5] to [b, n, side, side, c].
 
-    A box of 224 x 224 pixels belongs to P4, one half as large a level below (Lin et al., CVPR 2017, equation 1).
+    A box of ``canonical_side`` pixels belongs to P4, one half as large a level below (Lin et al., CVPR 2017, equation 1).
     """
     shapes = [(int(level.shape[1]), int(level.shape[2])) for level in pyramid]
     cells = [height * width for height, width in shapes]
@@ -207,13 +209,19 @@ def pyramid_roi_align(boxes: Tensor, pyramid: Sequence[Tensor], side: int, image
     table = ops.reshape(table, (-1, channels))
 
     size = ops.sqrt(ops.maximum(box_area(boxes), 1e-12)) * image_size
-    level = ops.cast(ops.round(ops.log(size / 224.0) / math.log(2.0)), "int32") + 4
+    level = ops.cast(ops.round(ops.log(size / canonical_side) / math.log(2.0)), "int32") + 4
     level = ops.clip(level, 2, 5) - 2
     starts = [sum(cells[:index]) for index in range(len(cells))]
     film = ops.cumsum(ops.ones_like(level), axis=0) - 1  # the film's number in the batch, at each of its boxes
     offsets = film * sum(cells) + ops.take(ops.convert_to_tensor(starts, dtype="int32"), level, axis=0)
     sizes = ops.take(ops.convert_to_tensor(shapes, dtype="int32"), level, axis=0)
     return crop_and_resize(table, offsets, sizes, boxes, side)
+
+
+def widen_boxes(boxes: Tensor, margin: float) -> Tensor:
+    """Boxes [b, n, 4], each widened by ``margin`` of its size on every side, but not beyond the square."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return ops.clip(ops.concatenate([boxes[..., :2] - margin * size, boxes[..., 2:] + margin * size], axis=-1), 0.0, 1.0)
 
 
 def detection_targets(

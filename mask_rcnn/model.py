@@ -24,10 +24,10 @@ import numpy as np
 from keras import ops
 
 from mask_rcnn import checkpoint, losses
-from mask_rcnn.config import Config
-from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections
+from mask_rcnn.config import Config, DetectionConfig
+from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
 from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
-from mask_rcnn.utils import mold_film, norm_boxes, paste_mask, pyramid_anchors, window_to_film
+from mask_rcnn.utils import mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
 
 Tensor = Any
 
@@ -107,21 +107,24 @@ class Network(keras.Model):
 
     def classify(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> tuple[Tensor, Tensor]:
         """RoIs [b, n, 4] to class logits [b, n, c] and deltas [b, n, c, 4]."""
-        logits, deltas = self.box_head(self._pool(rois, pyramid, self.settings.network.box_pool_size), training=learns)
+        pooled = self._pool(rois, pyramid, self.settings.network.box_pool_size)
+        logits, deltas = self.box_head(pooled, training=learns)
         count, classes = int(rois.shape[1]), self.settings.network.class_count
         logits, deltas = ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
         return ops.cast(logits, "float32"), ops.cast(deltas, "float32")
 
     def segment(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> Tensor:
         """RoIs [b, n, 4] to mask logits [b, n, 28, 28, c]."""
-        logits = self.mask_head(self._pool(rois, pyramid, self.settings.network.mask_pool_size), training=learns)
-        side, classes = self.settings.network.mask_size, self.settings.network.class_count
+        network = self.settings.network
+        pooled = self._pool(rois, pyramid, network.mask_pool_size, network.mask_canonical_side)
+        logits = self.mask_head(pooled, training=learns)
+        side, classes = network.mask_size, network.class_count
         return ops.cast(ops.reshape(logits, (-1, int(rois.shape[1]), side, side, classes)), "float32")
 
-    def _pool(self, rois: Tensor, pyramid: Sequence[Tensor], side: int) -> Tensor:
+    def _pool(self, rois: Tensor, pyramid: Sequence[Tensor], side: int, canonical_side: int = 224) -> Tensor:
         """The RoIs of all films one behind the other: [b n, side, side, channels]."""
         network = self.settings.network
-        pooled = pyramid_roi_align(rois, pyramid[:4], side, network.image_size)
+        pooled = pyramid_roi_align(rois, pyramid[:4], side, network.image_size, canonical_side)
         return ops.reshape(pooled, (-1, side, side, network.pyramid_output_channels))
 
     def _detect(self, pyramid: Sequence[Tensor], logits: Tensor, deltas: Tensor, windows: Tensor) -> dict[str, Tensor]:
@@ -129,8 +132,9 @@ class Network(keras.Model):
         class_logits, box_deltas = self.classify(rois, pyramid)
         probabilities = ops.softmax(class_logits, axis=-1)
         detections = refine_detections(rois, probabilities, box_deltas, windows, self.settings)
-        masks = ops.sigmoid(self.segment(detections[..., :4], pyramid))
-        return {"detections": detections, "masks": masks}
+        mask_boxes = widen_boxes(detections[..., :4], self.settings.detection.mask_margin)
+        masks = ops.sigmoid(self.segment(mask_boxes, pyramid))
+        return {"detections": detections, "mask_boxes": mask_boxes, "masks": masks}
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -295,23 +299,24 @@ class MaskRCNN:
         optimiser.build(self.network.trainable_variables)
         self.network.compile(optimizer=optimiser, jit_compile=self._jit_compile)
 
-    def detect(self, films: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def detect(self, films: Sequence[np.ndarray], soft: bool = False) -> list[dict[str, np.ndarray]]:
         """Finds the lungs on equalised films.
 
         Args:
             films: uint8 [height, width] or [height, width, 3] each, of any sizes, already equalised.
+            soft: True gives the masks' probabilities, False where they are 0.5 or more.
 
         Returns:
             For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
-            [0, 1], falling, and ``masks`` bool [height, width, n].
+            [0, 1], falling, and ``masks`` [height, width, n], bool or float32.
         """
         found: list[dict[str, np.ndarray]] = []
         batch = 1 if len(films) == 1 else DETECTION_BATCH
         for start in range(0, len(films), batch):
-            found += self._detect_batch(films[start : start + batch], batch)
+            found += self._detect_batch(films[start : start + batch], batch, soft)
         return found
 
-    def _detect_batch(self, films: Sequence[np.ndarray], batch: int) -> list[dict[str, np.ndarray]]:
+    def _detect_batch(self, films: Sequence[np.ndarray], batch: int, soft: bool) -> list[dict[str, np.ndarray]]:
         side = self.config.network.image_size
         molded = [mold_film(film, self.config.network) for film in films]
         images = np.zeros((batch, side, side, 3), np.float32)
@@ -323,38 +328,56 @@ class MaskRCNN:
         return [
             unmold(
                 answers["detections"][index],
+                answers["mask_boxes"][index],
                 answers["masks"][index],
                 molded[index][1],
                 side,
                 film.shape[:2],
-                self.config.detection.mask_corners,
+                self.config.detection,
+                soft,
             )
             for index, film in enumerate(films)
         ]
 
 
 def unmold(
-    detections: np.ndarray, masks: np.ndarray, window: Sequence[int], side: int, shape: tuple[int, int], corners: bool
+    detections: np.ndarray,
+    mask_boxes: np.ndarray,
+    masks: np.ndarray,
+    window: Sequence[int],
+    side: int,
+    shape: tuple[int, int],
+    settings: DetectionConfig,
+    soft: bool = False,
 ) -> dict[str, np.ndarray]:
     """The network's answer for one film, in the film's own pixels.
 
     Args:
         detections: [k, 6], normalised boxes, class id and score; zeros behind the last.
-        masks: [k, 28, 28, c], probabilities.
+        mask_boxes: [k, 4], normalised: where the masks lie.
+        masks: [k, m, m, c], probabilities.
         window: (y1, x1, y2, x2), where the film lies in the square, in its pixels.
         side: of the square.
         shape: (height, width) of the film.
-        corners: ``DetectionConfig.mask_corners``.
+        settings: how the masks lie over the film.
+        soft: as in ``MaskRCNN.detect``, which tells what is returned.
     """
     detections = detections[detections[:, 4] > 0]
     class_ids = detections[:, 4].astype(np.int32)
     rois = window_to_film(detections[:, :4], window, side, shape)
     whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
-    full = [paste_mask(masks[index, :, :, class_ids[index]], rois[index], shape, corners) for index in whole]
+    full = []
+    for index in whole:
+        mask = masks[index, :, :, class_ids[index]]
+        if settings.exact_masks:
+            placed = place_mask(mask, mask_boxes[index], window, side, shape)
+        else:
+            placed = paste_mask(mask, window_to_film(mask_boxes[index : index + 1], window, side, shape)[0], shape)
+        full.append(placed if soft else placed >= 0.5)
     return {
         "rois": rois[whole],
         "class_ids": class_ids[whole],
         "scores": detections[whole, 5].astype(np.float32),
         # Stacked first and turned then, each mask stays in one piece of memory.
-        "masks": np.moveaxis(np.stack(full), 0, -1) if full else np.zeros((*shape, 0), bool),
+        "masks": np.moveaxis(np.stack(full), 0, -1) if full else np.zeros((*shape, 0), np.float32 if soft else bool),
     }

@@ -124,24 +124,20 @@ def _resize(film: np.ndarray, height: int, width: int) -> np.ndarray:
     return (resized + 1e-4).astype(film.dtype).reshape(height, width, *film.shape[2:])
 
 
-def stretch(values: np.ndarray, height: int, width: int, corners: bool = False) -> np.ndarray:
+def stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resizing of [h, w] to float32 [height, width].
 
+    The values are cells, whose centres lie half a cell inside the edges; beyond the outermost centres they fall to zero.
     As two matrix products it is exact and, on large targets, faster than OpenCV's or SciPy's with that border.
-
-    Args:
-        corners: False takes the values for cells, whose centres lie half a cell inside the edges, and zero beyond these;
-            True for samples, the outermost of which lie on the edges.
     """
-    down = _interpolation_matrix(values.shape[0], height, corners)
-    across = _interpolation_matrix(values.shape[1], width, corners)
+    down = _interpolation_matrix(values.shape[0], height)
+    across = _interpolation_matrix(values.shape[1], width)
     return down @ values.astype(np.float32) @ across.T
 
 
-def _interpolation_matrix(count: int, target: int, corners: bool) -> np.ndarray:
+def _interpolation_matrix(count: int, target: int) -> np.ndarray:
     """float32 [target, count]: how much of each source sample goes into each target pixel."""
-    share = (np.arange(target) + 0.5) / target
-    position = share * (count - 1) if corners else share * count - 0.5
+    position = (np.arange(target) + 0.5) / target * count - 0.5
     distance = np.abs(position[:, None] - np.arange(count))
     return np.maximum(1 - distance, 0).astype(np.float32)
 

@@ -22,13 +22,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, encode_mask, to_xywh
-from mask_rcnn.ensemble import Lung
+from mask_rcnn.ensemble import Lung, film_agreement
 from mask_rcnn.files import journal_contents
 
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
 
-_OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "laterality", "members", "lungs_found")
+_OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "laterality", "members", "lungs_found",
+              "agreement", "review")
 _OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
               "y1", "x1", "y2", "x2", "height_px", "width_px")
 _SIDES = {category: name.removesuffix("_lung") for category, name in CATEGORIES.items()}
@@ -60,11 +61,18 @@ def result_names(films: Sequence[str]) -> list[str]:
 
 
 def film_record(
-    film: str, result: str, version: list[int], shape: tuple[int, ...], inverted: bool, lungs: Mapping[int, Lung]
+    film: str,
+    result: str,
+    version: list[int],
+    shape: tuple[int, ...],
+    inverted: bool,
+    lungs: Mapping[int, Lung],
+    members: int,
 ) -> dict[str, Any]:
     """All that the tables say of a film, fit for JSON; ``version`` is its ``file_version``, ``shape`` (height, width).
 
-    An ``inverted`` film has black bones, and was turned round before anything was looked for.
+    An ``inverted`` film has black bones, and was turned round before anything was looked for. ``members`` is the number
+    of networks that looked, whatever they found.
     """
     return {
         "file": film,
@@ -73,11 +81,12 @@ def film_record(
         "height": shape[0],
         "width": shape[1],
         "inverted": inverted,
+        "agreement": _rounded(film_agreement(lungs, members)),
         "lungs": {
             str(category): {
                 "score": round(lung.score, 6),
                 "votes": lung.votes,
-                "agreement": None if math.isnan(lung.agreement) else round(lung.agreement, 6),
+                "agreement": _rounded(lung.agreement),
                 "area": int(np.count_nonzero(lung.mask)),
                 "centroid": [round(value, 2) for value in _centroid(lung)],
                 "box": list(lung.box),
@@ -86,6 +95,15 @@ def film_record(
             for category, lung in lungs.items()
         },
     }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def needs_review(record: Mapping[str, Any], min_agreement: float) -> bool | None:
+    """Whether the members agree too little on a film to trust its result unseen; None of one member alone."""
+    return None if record["agreement"] is None else record["agreement"] < min_agreement
 
 
 def _centroid(lung: Lung) -> tuple[float, float]:
@@ -110,15 +128,20 @@ def coco_results(record: Mapping[str, Any], image_id: int) -> list[dict[str, Any
     ]
 
 
-def measurements(record: Mapping[str, Any], image_id: int, laterality: str, members: int) -> dict[str, Any]:
+def measurements(
+    record: Mapping[str, Any], image_id: int, laterality: str, members: int, min_agreement: float
+) -> dict[str, Any]:
     """A film's row of ``COLUMNS``; what a lung that was not found has no value for stays empty.
 
-    Pixels are the film's own. ``votes`` counts the members that found the lung, ``agreement`` is the mean Dice over all
-    pairs of them, the centroid is that of pixel centres, the first one at 0.
+    Pixels are the film's own. ``votes`` counts the members that found the lung, a lung's ``agreement`` is the mean Dice
+    over all pairs of them, the film's is ``film_agreement``, and ``review`` is 1 where that is below ``min_agreement``.
+    The centroid is that of pixel centres, the first one at 0.
     """
+    review = needs_review(record, min_agreement)
     height, width, lungs = record["height"], record["width"], record["lungs"]
     row: dict[str, Any] = dict(zip(_OF_A_FILM, (
         image_id, record["file"], record["result"], height, width, int(record["inverted"]), laterality, members, len(lungs),
+        record["agreement"], None if review is None else int(review),
     ), strict=True))
     for category, side in _SIDES.items():
         lung = lungs.get(str(category))

@@ -148,19 +148,56 @@ def subtract_mean(square: np.ndarray, network: NetworkConfig) -> np.ndarray:
     return square.astype(np.float32) - np.asarray(network.mean_pixel, np.float32)
 
 
-def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int], corners: bool = False) -> np.ndarray:
-    """Stretches a mask over its box and thresholds it at 0.5: probabilities [m, m] to bool [height, width].
+def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> np.ndarray:
+    """Stretches a mask over its box as the reference does: probabilities [m, m] to probabilities [height, width].
 
-    The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off. ``corners`` is
-    ``DetectionConfig.mask_corners``.
+    The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off. ``place_mask``
+    tells what is wrong with it.
     """
-    full = np.zeros(shape, bool)
+    full = np.zeros(shape, np.float32)
     y1, x1, y2, x2 = (int(value) for value in box)
     top, left, bottom, right = max(y1, 0), max(x1, 0), min(y2, shape[0]), min(x2, shape[1])
     if bottom <= top or right <= left:
         return full
-    inside = stretch(mask, y2 - y1, x2 - x1, corners) >= 0.5
+    inside = stretch(mask, y2 - y1, x2 - x1)
     full[top:bottom, left:right] = inside[top - y1 : bottom - y1, left - x1 : right - x1]
+    return full
+
+
+def place_mask(
+    mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Reads a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
+
+    It inverts how the targets of the mask head are cut, from the first to the last row and column of a box and with no
+    whole pixels between. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell
+    further in, so that its masks are smaller than what they were taught, by 1/28 of the box.
+
+    Args:
+        mask: [m, m].
+        box: (y1, x1, y2, x2), normalised to the square.
+        window: (y1, x1, y2, x2) pixels: where the film lies in the square.
+        side: of the square.
+        shape: (height, width) of the film.
+
+    Returns:
+        float32, zero outside the box.
+    """
+    full = np.zeros(shape, np.float32)
+    weights, inside = [], []
+    cells = len(mask)
+    for axis in (0, 1):
+        pixels, first, last = shape[axis], window[axis], window[axis + 2]
+        in_square = (np.arange(pixels) + 0.5) * ((last - first) / pixels) + first - 0.5
+        start, end = box[axis] * (side - 1), box[axis + 2] * (side - 1)
+        # A box ends half a pixel behind its last pixel's middle.
+        inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5))))
+        in_mask = (in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6))
+        # A bilinear reading is a product with hats, one a cell.
+        hats = 1 - np.abs(np.clip(in_mask, 0, cells - 1)[:, None] - np.arange(cells))
+        weights.append(np.maximum(hats, 0).astype(np.float32))
+    rows, columns = weights
+    full[tuple(inside)] = rows @ mask.astype(np.float32) @ columns.T
     return full
 
 

@@ -417,7 +417,7 @@ class TestReferenceFiles:
         assert_equal_weights(revived, model)
         values = config_to_dict(Config(laterality="image"))
         values["network"] |= SIZES
-        values["detection"]["mask_corners"] = False  # its masks are pasted as the reference pasted them
+        values["detection"]["exact_masks"] = False  # its masks are pasted as the reference pasted them
         assert config_to_dict(revived.config) == values
 
     @pytest.mark.parametrize(

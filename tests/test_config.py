@@ -147,6 +147,7 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"training": {"augmentation": {"noise": -0.1}}}, "training.augmentation.noise"),
         ({"bag": {"members": 2, "min_votes": 3}}, "bag.min_votes"),
         ({"bag": {"members": 0, "min_votes": 0}}, "bag.m"),
+        ({"bag": {"min_agreement": 1.5}}, "bag.min_agreement"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], key: str) -> None:

@@ -210,10 +210,10 @@ def test_sources_that_hold_nothing_are_refused(tmp_path: Path) -> None:
 def test_broken_records_are_refused_by_number(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 2, roots=["films"])
     good = coco.read_dataset(path)
-    polygon = {**good["annotations"][0], "segmentation": [[1, 1, 5, 5, 1, 5]]}
+    polygon = {**good["annotations"][0], "segmentation": [[1, 1, 5, 5]]}
     heart = {**good["annotations"][0], "category_id": 3}
     for annotation in (polygon, heart):
-        with pytest.raises(DatasetError, match="annotation 1 is no lung in compressed run lengths"):
+        with pytest.raises(DatasetError, match="annotation 1 is no lung in run lengths or polygons"):
             read_records(change_dataset(path, annotations=[annotation]), "patient")
     change_dataset(path, annotations=good["annotations"])
     nameless = {key: value for key, value in good["images"][1].items() if key != "file_name"}
@@ -650,6 +650,22 @@ def test_a_changed_film_is_what_inference_would_see(seed: int) -> None:
     assert set(np.unique(labels)) == {0, 1, 2}
     left, right = (np.nonzero(labels == label)[1].mean() for label in (LEFT_LUNG, RIGHT_LUNG))
     assert left > right, "the patient's left lung left the image's right"
+
+
+def test_apparatus_covers_some_of_a_film_and_moves_no_label() -> None:
+    film = in_memory(0)
+    strengths = AugmentationConfig(apparatus=1.0)
+    changed = []
+    for seed in range(20):
+        square, labels = augment(film.film, film.labels, film.window, strengths, np.random.default_rng(seed))
+        assert not square[~window_mask(film)].any()
+        np.testing.assert_array_equal(labels, film.labels)
+        changed.append(np.mean(np.abs(square.astype(int) - film.film) > 20))
+    assert max(changed) < 0.5 and np.count_nonzero(np.array(changed) > 0.003) > 10
+    rng = np.random.default_rng(0)
+    rare = AugmentationConfig(apparatus=0.25)
+    plain = [np.array_equal(augment(film.film, film.labels, film.window, rare, rng)[0], film.film) for _ in range(80)]
+    assert 40 < sum(plain) < 75
 
 
 def test_a_flip_swaps_the_labels() -> None:

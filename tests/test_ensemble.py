@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box
 from mask_rcnn.config import BagConfig
-from mask_rcnn.ensemble import agreement, bag_film, bag_masks, label_mask, majority
+from mask_rcnn.ensemble import agreement, bag_film, bag_masks, film_agreement, label_mask, majority
 
 PARITY = Path(__file__).parents[1] / ".." / "shared" / "parity" / "pipeline.npz"
 
@@ -118,6 +118,56 @@ def test_agreement() -> None:
     assert agreement(np.stack([lower, lower, upper])) == pytest.approx((1 + 2 / 3) / 3)
     assert agreement(np.stack([lower, nothing])) == 0
     assert math.isnan(agreement(np.stack([lower]))) and math.isnan(agreement(np.stack([nothing, nothing])))
+
+
+def naive_film_agreement(members: list[dict[int, np.ndarray]]) -> float:
+    """The least over the lungs of the mean Dice over all pairs of members' lungs, {category: mask}; none is 0."""
+    of_lungs = []
+    for category in (LEFT_LUNG, RIGHT_LUNG):
+        dices = []
+        for i in range(len(members)):
+            for j in range(i + 1, len(members)):
+                one, other = members[i].get(category), members[j].get(category)
+                both_found = one is not None and other is not None
+                dices.append(2 * (one & other).sum() / (one.sum() + other.sum()) if both_found else 0.0)
+        of_lungs.append(sum(dices) / len(dices))
+    return min(of_lungs)
+
+
+@pytest.mark.parametrize("left_missing", range(5))
+@pytest.mark.parametrize("right_missing", range(3))
+def test_film_agreement_equals_the_loop_over_all_pairs(left_missing: int, right_missing: int) -> None:
+    rng, shape = np.random.default_rng(left_missing), (90, 120)
+    members = [
+        {
+            LEFT_LUNG: rectangle(shape, *(np.array([20, 70, 80, 110]) + rng.integers(-6, 7, 4))),
+            RIGHT_LUNG: rectangle(shape, *(np.array([6, 6, 85, 45]) + rng.integers(-6, 6, 4))),
+        }
+        for _ in range(5)
+    ]
+    for k in range(left_missing):
+        del members[k][LEFT_LUNG]
+    for k in range(right_missing):
+        del members[4 - k][RIGHT_LUNG]
+    # A member that found nothing leaves no masks to bag; it counts all the same.
+    lungs = bag_film([detection(member, {LEFT_LUNG: 0.9, RIGHT_LUNG: 0.9}) for member in members if member], BagConfig())
+    assert film_agreement(lungs, 5) == pytest.approx(naive_film_agreement(members))
+
+
+def test_film_agreement_at_its_ends() -> None:
+    shape = (40, 60)
+    left, right = rectangle(shape, 5, 35, 35, 55), rectangle(shape, 5, 5, 35, 25)
+    both, scores = {LEFT_LUNG: left, RIGHT_LUNG: right}, {LEFT_LUNG: 0.9, RIGHT_LUNG: 0.9}
+    alike = bag_film([detection(both, scores)] * 3, BagConfig())
+    assert film_agreement(alike, 3) == 1
+    assert math.isnan(film_agreement(alike, 1)) and math.isnan(film_agreement({}, 1))
+    assert film_agreement({}, 2) == 0
+    one_sided = bag_film([detection({LEFT_LUNG: left}, scores)] * 3, BagConfig())
+    assert one_sided[LEFT_LUNG].agreement == 1 and film_agreement(one_sided, 3) == 0
+    # The same pixels under the other name agree with nothing.
+    swapped = detection({LEFT_LUNG: right, RIGHT_LUNG: left}, scores)
+    lungs = bag_film([detection(both, scores), detection(both, scores), swapped], BagConfig())
+    assert film_agreement(lungs, 3) == pytest.approx(1 / 3)
 
 
 def test_bag_film_works_on_a_crop_as_on_the_whole_film() -> None:

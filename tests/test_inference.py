@@ -24,7 +24,7 @@ from mask_rcnn.config import config_from_dict
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.inference_command import find_films, main
 from mask_rcnn.radiograph import find_film_paths, read_film
-from mask_rcnn.results import COLUMNS, result_names
+from mask_rcnn.results import COLUMNS, needs_review, result_names
 
 ROOT = Path(__file__).parents[1]
 PHANTOMS = sorted((ROOT / "data" / "phantoms" / "images").glob("*.png"))
@@ -121,11 +121,40 @@ def test_every_film_gets_mask_picture_and_measurements(weights: list[str], sourc
             assert (row[f"{side}_agreement"] == "") == (row[f"{side}_votes"] == "1")
             assert np.array_equal(decode_mask(entries[0]["segmentation"]), mask)
             assert entries[0]["bbox"] == to_xywh(box)
+        assert 0 <= float(row["agreement"]) <= min(float(row[f"{side}_agreement"] or 0) for side in ("left", "right")) + 1e-6
+        assert row["review"] == str(int(float(row["agreement"]) < provenance["bag"]["min_agreement"]))
     assert provenance["finished"] and provenance["skipped"] == [] and provenance["laterality"] == "patient"
     assert [Path(entry["file"]).name for entry in provenance["weights"]] == [Path(path).name for path in weights]
     assert provenance["weights"][1]["config"]["seed"] == 1 and len(provenance["weights"][0]["sha256"]) == 64
     assert {"python", "keras", "numpy"} <= set(provenance["versions"])
     assert not list(out.rglob(".*")), "no partial file is left behind"
+
+
+def test_the_last_line_says_how_many_films_are_to_be_looked_at(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert run(weights, source, out) == 0
+    # Random networks agree on nothing.
+    assert capsys.readouterr().out.splitlines()[-1].startswith("3 of 3 films are to be looked at")
+    assert [row["review"] for row in tables(out)[0]] == ["1", "1", "1"]
+    # A run of a program that did not measure it goes on with the films done anew.
+    journal = out / "films.jsonl"
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    del lines[1]["agreement"]
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run(weights, source, out) == 0
+    said = capsys.readouterr().out
+    assert "2 of 3 films are done" in said and said.splitlines()[-1].startswith("3 of 3 films are to be looked at")
+    # One network has nobody to agree with.
+    assert run(weights[:1], source, tmp_path / "alone") == 0
+    assert "looked at" not in capsys.readouterr().out
+    assert all(row["agreement"] == row["review"] == "" for row in tables(tmp_path / "alone")[0])
+
+
+def test_review_is_what_lies_below_the_threshold() -> None:
+    values = (0.0, 0.949999, 0.95, 1.0, None)
+    assert [needs_review({"agreement": value}, 0.95) for value in values] == [True, True, False, False, None]
 
 
 def test_an_inverted_film_is_turned_round_and_said_to_be(weights: list[str], source: Path, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from mask_rcnn.layers import (
     propose,
     pyramid_roi_align,
     refine_detections,
+    widen_boxes,
 )
 from mask_rcnn.utils import apply_box_deltas, box_refinement, norm_boxes
 
@@ -267,11 +268,26 @@ class TestPyramidRoiAlign:
             pooled[..., 0], np.broadcast_to(expected[..., None, None], (2, 13, 2, 2)), rtol=1e-6
         )
 
+    def test_a_greater_canonical_side_draws_from_finer_levels(self) -> None:
+        boxes = np.array([[[0, 0, side / 1024, side / 1024] for side in (226, 227, 452, 453, 905, 906)]], np.float32)
+        pyramid = [np.full((1, 8, 8, 1), level, np.float32) for level in (2, 3, 4, 5)]
+        pooled = call(lambda b, *maps: pyramid_roi_align(b, maps, 2, 1024, canonical_side=640), boxes, *pyramid)
+        np.testing.assert_allclose(pooled[0, :, 0, 0, 0], [2, 3, 3, 4, 4, 5], rtol=1e-6)
+
     def test_long_boxes_go_by_their_area(self) -> None:
         boxes = np.array([[[0, 0, 1, 1 / 16], [0, 0, 0.9, 0.09]]], np.float32)  # of 1024: 256 and 291 squared
         pyramid = [np.full((1, 8, 8, 1), level, np.float32) for level in (2, 3, 4, 5)]
         pooled = call(lambda b, *maps: pyramid_roi_align(b, maps, 2, 1024), boxes, *pyramid)
         np.testing.assert_allclose(pooled[0, :, 0, 0, 0], [4, 4], rtol=1e-6)
+
+
+class TestWidenBoxes:
+    def test_on_every_side_but_not_beyond_the_square(self) -> None:
+        boxes = np.array([[[0.2, 0.4, 0.6, 0.5], [0.0, 0.05, 0.95, 1.0], [0, 0, 0, 0]]], np.float32)
+        wide = check_contract(lambda b: widen_boxes(b, 0.1), boxes)
+        expected = [[0.16, 0.39, 0.64, 0.51], [0, 0, 1, 1], [0, 0, 0, 0]]
+        np.testing.assert_allclose(wide[0], expected, atol=1e-6)
+        np.testing.assert_array_equal(call(lambda b: widen_boxes(b, 0.0), boxes), boxes)
 
 
 def targets_config(rois: int, fraction: float, add_ground_truth: bool = False) -> Config:

@@ -17,6 +17,7 @@ import pytest
 from tiny import LOSS_WEIGHTS, SIDE, Lessons, draw_batch, draw_film, gradients, tiny_config, weights_of
 
 from mask_rcnn import losses
+from mask_rcnn.config import DetectionConfig
 from mask_rcnn.model import LAYER_GROUPS, MaskRCNN, unmold
 from mask_rcnn.utils import norm_boxes
 
@@ -261,6 +262,9 @@ class TestDetect:
             assert "optimizer" not in file and "float16" in kinds and "float32" not in kinds
 
 
+PASTED = DetectionConfig(exact_masks=False)
+
+
 class TestUnmold:
     WINDOW = (0, 32, 128, 96)  # of a film twice as high as wide
 
@@ -271,7 +275,7 @@ class TestUnmold:
         masks = np.zeros((3, 28, 28, 3), np.float32)
         masks[0, ..., 2], masks[1, ..., 1] = 1, 1
         masks[1, :14, :, 1] = 0
-        found = unmold(detections, masks, self.WINDOW, SIDE, (256, 128), corners=False)
+        found = unmold(detections, detections[:, :4], masks, self.WINDOW, SIDE, (256, 128), PASTED)
         expected = [[0, 0, 128, 128], [128, 64, 256, 128]]
         assert np.abs(found["rois"] - expected).max() <= 1  # a pixel of the square is two of the film
         assert found["class_ids"].tolist() == [2, 1]
@@ -281,19 +285,30 @@ class TestUnmold:
         assert first[1:126, 1:127].all() and not first[130:].any()
         assert second[195:254, 67:126].all() and not second[:190].any() and not second[:, :62].any()
 
+    def test_soft_masks_are_lung_from_a_half_on(self) -> None:
+        detections = np.array([[0.1, 0.3, 0.8, 0.6, 1, 0.9]], np.float32)
+        masks = np.random.default_rng(0).uniform(0, 1, (1, 28, 28, 3)).astype(np.float32)
+        boxes = detections[:, :4]
+        for settings in (PASTED, DetectionConfig()):
+            arguments = detections, boxes, masks, self.WINDOW, SIDE, (256, 128), settings
+            hard, soft = unmold(*arguments), unmold(*arguments, soft=True)
+            assert hard["masks"].dtype == bool and soft["masks"].dtype == np.float32
+            np.testing.assert_array_equal(hard["masks"], soft["masks"] >= 0.5)
+            assert 0 < hard["masks"].mean() < 1
+
     def test_a_box_that_rounds_to_no_pixel_is_dropped(self) -> None:
         # 1.5 and 1.5 + 1 both round to 2, as NumPy rounds halves to the even number.
         between = 1.5 / 128
         detections = np.array(
             [[0.25, between, 0.75, between, 1, 0.9], [0.25, 0.5, 0.75, 0.75, 2, 0.8]], np.float32
         )
-        found = unmold(detections, np.ones((2, 28, 28, 3), np.float32), (0, 0, 129, 129), 129, (129, 129), corners=False)
+        masks = np.ones((2, 28, 28, 3), np.float32)
+        found = unmold(detections, detections[:, :4], masks, (0, 0, 129, 129), 129, (129, 129), PASTED)
         assert found["class_ids"].tolist() == [2] and found["masks"].shape == (129, 129, 1)
 
     def test_nothing_found(self) -> None:
-        found = unmold(
-            np.zeros((2, 6), np.float32), np.ones((2, 28, 28, 3), np.float32), self.WINDOW, SIDE, (256, 128), corners=True
-        )
+        masks = np.ones((2, 28, 28, 3), np.float32)
+        found = unmold(np.zeros((2, 6)), np.zeros((2, 4)), masks, self.WINDOW, SIDE, (256, 128), DetectionConfig())
         assert {name: value.shape for name, value in found.items()} == {
             "rois": (0, 4),
             "class_ids": (0,),

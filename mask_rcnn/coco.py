@@ -35,6 +35,30 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
+def compress(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Any segmentation of COCO's (polygons, run lengths) in compressed run lengths, as ``encode_mask`` gives them.
+
+    Args:
+        segmentation: polygons ``[[x, y, x, y, ...], ...]``, whose union counts, or either run-length encoding.
+        size: (height, width) of the film, which polygons do not say.
+
+    Raises:
+        KeyError, TypeError, ValueError, OverflowError: it is none of them.
+    """
+    if isinstance(segmentation, list):
+        if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
+            raise ValueError("a polygon has three corners or more")
+        polygons = [[float(value) for value in polygon] for polygon in segmentation]
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+    elif isinstance(segmentation["counts"], list):
+        rle = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+    elif isinstance(segmentation["counts"], str):
+        return segmentation
+    else:
+        raise TypeError("no run lengths")
+    return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+
+
 def decode_mask(segmentation: dict[str, Any]) -> np.ndarray:
     """The mask, bool [height, width], of a compressed or uncompressed run-length encoding."""
     if isinstance(segmentation["counts"], list):

@@ -25,11 +25,11 @@ import numpy as np
 from tqdm import tqdm
 
 from mask_rcnn.augmentation import Window, augment
-from mask_rcnn.coco import CATEGORIES, DatasetError, decode_mask, mask_box
+from mask_rcnn.coco import CATEGORIES, DatasetError, mask_box
 from mask_rcnn.config import Config
 from mask_rcnn.duplicates import find_groups, fingerprint, join
-from mask_rcnn.radiograph import FilmError, equalise, fit_labels_to_square, fit_to_square, read_film, read_labels
-from mask_rcnn.records import FilmRecord
+from mask_rcnn.radiograph import FilmError, equalise, fit_labels_to_square, fit_to_square
+from mask_rcnn.records import FilmRecord, read_drawn
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
 
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
@@ -82,12 +82,7 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
         FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
         DatasetError: the mask has another size than the film.
     """
-    film = read_film(record.path) if record.pixels is None else record.pixels
-    film = 255 - film if record.inverted else film
-    if record.mask_path is not None:
-        labels = read_labels(record.mask_path)
-    else:
-        labels = _decode_labels(record, film.shape)
+    film, labels, _ = read_drawn(record)
     if labels.shape != film.shape:
         film_size, mask_size = (f"{width} x {height}" for height, width in (film.shape, labels.shape))
         raise DatasetError(
@@ -118,18 +113,6 @@ def join_copies(films: Sequence[TrainingFilm]) -> list[TrainingFilm]:
         replace(film, record=replace(film.record, group=names[group]))
         for group, film in zip(groups, films, strict=True)
     ]
-
-
-def _decode_labels(record: FilmRecord, shape: tuple[int, int]) -> np.ndarray:
-    labels = np.zeros(record.segmentations[0][1] if record.segmentations else shape, np.uint8)
-    for category, size, counts in record.segmentations:
-        if size != labels.shape:
-            raise DatasetError(f"{record.path}: its masks differ in size; make the dataset again")
-        try:
-            labels[decode_mask({"size": list(size), "counts": counts})] = category
-        except ValueError as error:
-            raise DatasetError(f"{record.path}: its run lengths are torn; make the dataset again") from error
-    return labels
 
 
 class TrainingBatches(keras.utils.PyDataset):

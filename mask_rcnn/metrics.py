@@ -1,9 +1,10 @@
-"""How well found lungs agree with drawn ones.
+"""How well found lungs agree with drawn ones, and how well a measure foretells where they do not.
 
 Shapes
     mask    bool [height, width], one lung or both
     labels  uint8 [height, width], 0 background, else the category id
     box     (y1, x1, y2, x2) pixels, the lower right corner outside
+    failures, others  float [n], [m], a measure of films whose result is bad, and of the others
 
 A measure that is undefined, as overlap is where both masks are empty, is NaN: a 1 would reward a film for
 showing nothing. Average with ``np.nanmean`` and say how many films were undefined.
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
-from scipy import ndimage
+from scipy.spatial import KDTree
 
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box
 from mask_rcnn.utils import compute_overlaps
@@ -63,15 +65,52 @@ def surface_distances(
     if not mask_a.any() or not mask_b.any():
         return float("nan"), float("nan")
     y1, x1, y2, x2 = mask_box(mask_a | mask_b)  # outside it there is no outline to measure to
-    outline_a, outline_b = (_outline(mask[y1:y2, x1:x2]) for mask in (mask_a, mask_b))
-    from_a = ndimage.distance_transform_edt(~outline_b, sampling=spacing)[outline_a]
-    from_b = ndimage.distance_transform_edt(~outline_a, sampling=spacing)[outline_b]
+    # Outlines are thousands of points, films millions of pixels: a tree is five times as fast as a distance transform.
+    points_a, points_b = (np.argwhere(_outline(mask[y1:y2, x1:x2])) * spacing for mask in (mask_a, mask_b))
+    from_a, from_b = KDTree(points_b).query(points_a)[0], KDTree(points_a).query(points_b)[0]
     hausdorff95 = max(np.percentile(from_a, 95), np.percentile(from_b, 95))
     return float(hausdorff95), float(np.concatenate([from_a, from_b]).mean())
 
 
+def roc_area(failures: np.ndarray, others: np.ndarray) -> float:
+    """The area under the ROC curve of a measure that is to be low for failures; NaN where there are none, or no others.
+
+    It is the probability that a failure has the lower value of the two, a tie counted half (Hanley and McNeil, Radiology
+    143, 1982): 1 separates them, 0.5 tells nothing.
+
+    Args:
+        failures: float [n], the measure of the failures.
+        others: float [m], of the others.
+    """
+    if not len(failures) or not len(others):
+        return float("nan")
+    ordered = np.sort(others)
+    below, up_to = (np.searchsorted(ordered, failures, side) for side in ("left", "right"))
+    return float(1 - (below + up_to).mean() / (2 * len(ordered)))
+
+
+def youden_threshold(failures: np.ndarray, others: np.ndarray) -> float:
+    """Below which value a measure tells failures from others best; NaN where there are none of either.
+
+    It has the greatest share of failures below it less the share of others (Youden's J, Cancer 3, 1950), lies in the
+    middle between two values, and is the lowest of several that are as good.
+
+    Args:
+        failures: float [n], the measure of the failures, to be low.
+        others: float [m], of the others.
+    """
+    if not len(failures) or not len(others):
+        return float("nan")
+    values = np.unique(np.concatenate([failures, others]))
+    middles = np.concatenate([values[:1], (values[:-1] + values[1:]) / 2])
+    shares = [np.searchsorted(np.sort(part), middles) / len(part) for part in (failures, others)]
+    return float(middles[np.argmax(shares[0] - shares[1])])
+
+
 def _outline(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return mask & (inner == 0)
 
 
 def laterality_swapped(found_labels: np.ndarray, true_labels: np.ndarray) -> bool:

@@ -1,4 +1,9 @@
-"""Which films there are to learn from, where their lungs are to be found, and who learns from which."""
+"""Which films there are to learn from, where their lungs are to be found, and who learns from which.
+
+Shapes
+    film    uint8 [height, width], grey, bones white
+    labels  uint8 [height, width], 0 background, else the category id; of another size than the film where it was drawn so
+"""
 
 from __future__ import annotations
 
@@ -9,14 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from mask_rcnn import legacy
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, encode_mask, read_dataset
-from mask_rcnn.radiograph import FILM_SUFFIXES
+from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, read_dataset
+from mask_rcnn.radiograph import FILM_SUFFIXES, Radiograph, read_labels, read_radiograph
 
 Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
 
@@ -32,16 +37,54 @@ class FilmRecord:
     mask_path: Path | None = None  # a label mask, instead of segmentations
     copies: str = ""  # films that share this text are copies, or of one patient, as the dataset JSON says
     inverted: bool = False  # whether the file shows bones black
+    spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, as the dataset JSON says
     pixels: np.ndarray | None = field(default=None, compare=False, repr=False)  # uint8 [height, width], instead of a file
+
+
+class DrawnFilm(NamedTuple):
+    """A film in memory, with its lungs."""
+
+    film: np.ndarray
+    labels: np.ndarray
+    spacing: tuple[float, float] | None  # millimetres between the labels' rows, and columns; of the dataset JSON or DICOM
+
+
+def read_drawn(record: FilmRecord) -> DrawnFilm:
+    """The film and its label mask, each at its own size.
+
+    Raises:
+        FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
+        DatasetError: its run lengths are torn, or differ in size.
+    """
+    film, spacing = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
+    film = 255 - film if record.inverted else film
+    labels = _decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
+    spacing = record.spacing or spacing
+    if spacing:
+        spacing = (spacing[0] * film.shape[0] / labels.shape[0], spacing[1] * film.shape[1] / labels.shape[1])
+    return DrawnFilm(film, labels, spacing)
+
+
+def _decode_labels(record: FilmRecord, shape: tuple[int, ...]) -> np.ndarray:
+    labels = np.zeros(record.segmentations[0][1] if record.segmentations else shape, np.uint8)
+    for category, size, counts in record.segmentations:
+        if size != labels.shape:
+            raise DatasetError(f"{record.path}: its masks differ in size; make the dataset again")
+        try:
+            labels[decode_mask({"size": list(size), "counts": counts})] = category
+        except ValueError as error:
+            raise DatasetError(f"{record.path}: its run lengths are torn; make the dataset again") from error
+    return labels
 
 
 def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
 
-    A film of the JSON whose ``quality`` is not ``accepted`` is left out, and one without annotations is taken
-    to show no lung; a film of a folder without a mask is named on standard error and left out, since nobody
-    has said what it shows. A folder's label masks hold the patient's sides. The published nested-list JSON always
-    names its lungs by image side; these are exchanged for the patient's where those are asked for.
+    A JSON without ``info.roots`` names its films from its own folder, or from ``images/`` there. A film whose ``quality``
+    is not ``accepted`` is left out, and one without annotations is taken to show no lung; a film of a folder without a
+    mask is named on standard error and left out, since nobody has said what it shows. A folder's label masks hold the
+    patient's sides. The published nested-list JSON always names its lungs by image side; these are exchanged for the
+    patient's where those are asked for.
 
     Args:
         source: the JSON or the folder.
@@ -102,16 +145,17 @@ def _legacy_records(source: Path, laterality: str) -> list[FilmRecord]:
 
 def _json_records(source: Path, dataset: dict[str, Any]) -> list[FilmRecord]:
     roots = dataset.get("info", {}).get("roots")
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in dataset["images"]}
     segmentations: dict[Any, list[Segmentation]] = {}
     for record in dataset["annotations"]:
         try:
-            segmentation = record["segmentation"]
+            segmentation = compress(record["segmentation"], sizes[record["image_id"]])
             height, width = (int(side) for side in segmentation["size"])
-            if record["category_id"] not in CATEGORIES or not isinstance(segmentation["counts"], str):
+            if record["category_id"] not in CATEGORIES:
                 raise ValueError
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DatasetError(
-                f"{source}: annotation {record.get('id')} is no lung in compressed run lengths; "
+                f"{source}: annotation {record.get('id')} is no lung in run lengths or polygons; "
                 "make the file again with create_dataset.py"
             ) from error
         lung = (record["category_id"], (height, width), segmentation["counts"])
@@ -124,6 +168,8 @@ def _json_records(source: Path, dataset: dict[str, Any]) -> list[FilmRecord]:
         try:
             root = source.parent / roots[image["root"]] if roots and "root" in image else source.parent
             name = str(image["file_name"])
+            if not roots and not (root / name).exists() and (root / "images" / name).exists():
+                root /= "images"
         except (KeyError, IndexError, TypeError) as error:
             raise DatasetError(
                 f"{source}: image {image['id']} names no file under a known root; make the file again with "
@@ -138,8 +184,17 @@ def _json_records(source: Path, dataset: dict[str, Any]) -> list[FilmRecord]:
             segmentations=tuple(segmentations.get(image["id"], ())),
             copies=f"{source}:{image['group']}" if "group" in image else "",
             inverted=bool(image.get("inverted")),
+            spacing=_spacing_of(image),
         ))  # fmt: skip
     return records
+
+
+def _spacing_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
+    try:
+        between_rows, between_columns = (float(value) for value in image["spacing_mm"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (between_rows, between_columns) if min(between_rows, between_columns) > 0 else None
 
 
 def split_records(

@@ -1,14 +1,19 @@
-"""Measures how well networks find the lungs on films whose lungs are drawn, each network and their bag.
+"""Measures how well networks find the lungs on films whose lungs are drawn: each network, and their bag.
 
-    python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/jsrt
+    python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/jsrt --spacing 1.6
     python scripts/evaluate.py --unet models/unet/efficientnetb0.weights.h5 --data ../shared/data/jsrt
 
-``DIR`` holds ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2 (right).
-``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` the summary and the command.
+``--data`` is a folder with ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2
+(right), a COCO JSON, or the published JSON. Where a mask has another size than its film, the found lungs are brought to
+the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) says them.
+
+``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` means, bootstrap intervals, COCO's average
+precision and the calibration of the scores, ``OUT/worst/`` the ten films with the lowest Dice of either lung: the drawn
+lungs outlined in white, the found ones in colours.
 
 Shapes
     film    uint8 [height, width], grey, bones white
-    labels  uint8 [height, width], 0 background, else the category id
+    drawn   uint8 [height, width], 0 background, else the category id
 """
 
 from __future__ import annotations
@@ -16,11 +21,13 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,164 +35,265 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, write_json
+from mask_rcnn import evaluation
+from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, annotation, mask_box, write_json
 from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.ensemble import bag_film, label_mask
-from mask_rcnn.files import write_bytes
+from mask_rcnn.ensemble import Lung, bag_film, label_mask
+from mask_rcnn.files import writable, write_bytes
 from mask_rcnn.inference_command import InferenceError, load_members
-from mask_rcnn.metrics import dice, laterality_swapped
-from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film, read_labels
+from mask_rcnn.radiograph import FilmError, equalise
+from mask_rcnn.records import DrawnFilm, FilmRecord, read_drawn, read_records
+from mask_rcnn.results import picture_png
+from mask_rcnn.visualize import overlay
 
-BAG, BATCH = "bag", 8
-DICES = ("left", "right", "both")
-FILM_COLUMNS = ("network", "film", "dice_left", "dice_right", "dice_both", "missed", "swapped")
-
-# From a batch of films to what each network says of them: {network: label masks of the films' sizes}.
-Find = Callable[[Sequence[np.ndarray]], dict[str, list[np.ndarray]]]
-
-
-def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
-    """The films of ``images/`` that have a mask in ``masks/``, with it, sorted by name.
-
-    Raises:
-        InferenceError: there are none.
-    """
-    films = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in FILM_SUFFIXES)
-    pairs = [(film, mask) for film in films if (mask := folder / "masks" / f"{film.stem}.png").is_file()]
-    if not pairs:
-        raise InferenceError(f"{folder}: no film with a mask; give a folder with images/NAME.* and masks/NAME.png")
-    if len(pairs) < len(films):
-        print(f"{folder}: {len(films) - len(pairs)} films without a mask are left out", file=sys.stderr)
-    return pairs
+BATCH, BATCH_PIXELS = 8, 16_000_000  # films, and pixels of them, that are in memory at once
+WORST, PICTURE_SIDE = 10, 800  # films, pixels
+PRINTED = {"iou": 4, "hd95_px": 2, "hd95_percent": 2, "hd95_mm": 2, "msd_px": 2, "msd_mm": 2, "box_iou": 4}  # with digits
 
 
-def with_mask_rcnns(patterns: Sequence[str]) -> Find:
-    """Mask R-CNNs, each for itself and bagged as ``inference.py`` bags them."""
+class Finding(NamedTuple):
+    """What a network says of one film, its lungs the patient's."""
+
+    lungs: dict[int, Lung]  # as ``inference.py`` would give them, disjoint
+    detections: list[tuple[int, Lung]]  # by category: all that it detected, or the lungs of a bag
+
+
+# From a batch of films to what each network says of them.
+Find = Callable[[Sequence[np.ndarray]], dict[str, list[Finding]]]
+
+
+@dataclass
+class Evidence:
+    """What is kept of one network: numbers and run lengths, no pixels."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)  # of the CSV, one a film
+    results: list[dict[str, Any]] = field(default_factory=list)  # COCO's, one a detection
+    right: list[bool] = field(default_factory=list)  # of each detection
+
+
+@dataclass
+class Evaluation:
+    """What is kept of all films."""
+
+    images: list[dict[str, Any]] = field(default_factory=list)  # COCO's
+    annotations: list[dict[str, Any]] = field(default_factory=list)  # COCO's, the drawn lungs
+    networks: dict[str, Evidence] = field(default_factory=dict)
+    worst: list[tuple[float, int, FilmRecord, dict[int, Lung]]] = field(default_factory=list)  # Dice, number, film, found
+
+
+def bag_name(pixels: str) -> str:
+    return f"bag by {pixels}"
+
+
+def unique_names(paths: Sequence[Path], *suffixes: str) -> list[str]:
+    """The files' names without folder and suffixes, or their paths where two have the same name."""
+    names = [path.name for path in paths]
+    for suffix in suffixes:
+        names = [name.removesuffix(suffix) for name in names]
+    return [writable(name) for name in (names if len(set(names)) == len(names) else map(str, paths))]
+
+
+def with_mask_rcnns(patterns: Sequence[str]) -> tuple[Find, str]:
+    """Mask R-CNNs, each for itself and bagged both ways; and which of these ``inference.py`` would give."""
     members = load_members(patterns)
     config = members[0].network.config
-    names = unique_names([member.path for member in members])
+    names = unique_names([member.path for member in members], ".h5", ".weights")
+    bags = {bag_name(pixels): replace(config.bag, pixels=pixels) for pixels in ("votes", "probabilities")}
 
-    def to_labels(detections: Sequence[dict[str, np.ndarray]], shape: tuple[int, int]) -> np.ndarray:
-        labels = label_mask(bag_film(detections, config.bag), shape)
-        # The drawn lungs are the patient's.
-        return labels if config.laterality == "patient" else (len(CATEGORIES) + 1 - labels) * (labels > 0)
+    def patients(category: int) -> int:
+        return category if config.laterality == "patient" else LEFT_LUNG + RIGHT_LUNG - category
 
-    def find(films: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    def of_member(detection: dict[str, np.ndarray]) -> Finding:
+        lungs = {patients(category): lung for category, lung in bag_film([detection], config.bag).items()}
+        detections = []
+        found = zip(detection["class_ids"].tolist(), detection["rois"].tolist(), detection["scores"].tolist(), strict=True)
+        for k, (category, (y1, x1, y2, x2), score) in enumerate(found):
+            lung = Lung(detection["masks"][..., k] >= 0.5, (y1, x1, y2, x2), score, 1, math.nan)
+            detections.append((patients(category), lung))
+        return Finding(lungs, detections)
+
+    def of_bag(detections: Sequence[dict[str, np.ndarray]], bag: str) -> Finding:
+        lungs = {patients(category): lung for category, lung in bag_film(detections, bags[bag]).items()}
+        return Finding(lungs, list(lungs.items()))
+
+    def find(films: Sequence[np.ndarray]) -> dict[str, list[Finding]]:
         equalised = [equalise(film) for film in films]
-        detections = [member.network.detect(equalised) for member in members]
-        found = {
-            name: [to_labels([one], film.shape) for one, film in zip(of_member, films, strict=True)]
-            for name, of_member in zip(names, detections, strict=True)
-        }
-        if len(members) > 1:
-            found[BAG] = [
-                to_labels(of_film, film.shape)
-                for of_film, film in zip(zip(*detections, strict=True), films, strict=True)
-            ]
+        detections = [member.network.detect(equalised, soft=True) for member in members]
+        found = {name: [of_member(one) for one in ones] for name, ones in zip(names, detections, strict=True)}
+        for bag in bags if len(members) > 1 else ():
+            found[bag] = [of_bag(of_film, bag) for of_film in zip(*detections, strict=True)]
         return found
 
-    return find
+    return find, bag_name(config.bag.pixels) if len(members) > 1 else names[0]
 
 
-def with_unets(paths: Sequence[Path]) -> Find:
-    """U-Nets, each for itself and voted as ``create_dataset.py`` does; their mask is split into left and right."""
+def with_unets(paths: Sequence[Path]) -> tuple[Find, str]:
+    """U-Nets, each for itself and voted as ``create_dataset.py`` does; their mask, without a score, is split in two."""
     from create_dataset.lungs import find_lungs
     from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
 
-    members, names = [], unique_names(paths)
+    members, names = [], unique_names(paths, ".h5", ".weights")
     for path in paths:
         try:
             members.append(load_unet(path))
         except WeightsError as error:
             raise InferenceError(str(error)) from error
 
-    def to_labels(votes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        lungs = find_lungs(votes, *shape)
-        return sum((category * mask.astype(np.uint8) for category, mask in lungs.items()), np.zeros(shape, np.uint8))
+    def of_votes(votes: np.ndarray, shape: tuple[int, int]) -> Finding:
+        masks = find_lungs(votes, *shape)
+        lungs = {category: Lung(mask, mask_box(mask), math.nan, 1, math.nan) for category, mask in masks.items()}
+        return Finding(lungs, list(lungs.items()))
 
-    def find(films: Sequence[np.ndarray]) -> dict[str, list[np.ndarray]]:
+    def find(films: Sequence[np.ndarray]) -> dict[str, list[Finding]]:
         votes = probabilities(members, np.stack([prepare(film) for film in films]))
-        chosen = {name: votes[k : k + 1] for k, name in enumerate(names)} | ({BAG: votes} if len(members) > 1 else {})
-        return {
-            name: [to_labels(of_some[:, k], film.shape) for k, film in enumerate(films)]
-            for name, of_some in chosen.items()
-        }
+        chosen = {name: votes[k : k + 1] for k, name in enumerate(names)}
+        if len(members) > 1:
+            chosen[bag_name("votes")] = votes
+        return {name: [of_votes(some[:, k], film.shape) for k, film in enumerate(films)] for name, some in chosen.items()}
 
-    return find
-
-
-def unique_names(paths: Sequence[Path]) -> list[str]:
-    """The files' names without folder and suffix, or their paths where two have the same name."""
-    names = [path.name.removesuffix(".h5").removesuffix(".weights") for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
+    return find, bag_name("votes") if len(members) > 1 else names[0]
 
 
-def compare(found: np.ndarray, drawn: np.ndarray) -> dict[str, Any]:
-    """The measures of one film: Dice of either lung and of both together (NaN where none is drawn and none found).
+def read_batches(
+    records: Sequence[FilmRecord], spacing: float | None
+) -> Iterator[list[tuple[int, DrawnFilm]]]:
+    """The films with their numbers, as many at a time as memory should hold; one that cannot be read is named and left out.
 
-    ``missed`` counts the drawn lungs that were not found, ``swapped`` is 1 where a lung bears the other's name. The
-    found labels are brought to the size of the drawn ones.
+    ``spacing`` is that of the drawn masks' pixels in mm where nothing else says it.
     """
-    if found.shape != drawn.shape:
-        found = cv2.resize(found, drawn.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    batch: list[tuple[int, DrawnFilm]] = []
+    for number, record in enumerate(tqdm(records, desc="evaluation", unit="film", disable=None)):
+        try:
+            drawn_film = read_drawn(record)
+        except (FilmError, DatasetError) as error:
+            tqdm.write(f"skipped {error}", file=sys.stderr)
+            continue
+        if spacing and drawn_film.spacing is None:
+            drawn_film = drawn_film._replace(spacing=(spacing, spacing))
+        batch.append((number, drawn_film))
+        if len(batch) == BATCH or sum(film.size for _, (film, _, _) in batch) >= BATCH_PIXELS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def fit(lung: Lung, shape: tuple[int, ...]) -> Lung:
+    """A lung brought to the size of the drawn ones."""
+    if lung.mask.shape == shape:
+        return lung
+    mask = cv2.resize(lung.mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    down, across = np.divide(shape, lung.mask.shape).tolist()
+    y1, x1, y2, x2 = lung.box
+    return lung._replace(mask=mask, box=(y1 * down, x1 * across, y2 * down, x2 * across))
+
+
+def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: float | None = None) -> Evaluation:
+    """Measures every network on every film; of the one that is ``judged`` the worst films are kept."""
+    names = unique_names([record.path for record in records])
+    kept = Evaluation()
+    for batch in read_batches(records, spacing):
+        for number, (_, drawn, _) in batch:
+            kept.images.append({"id": number, "height": drawn.shape[0], "width": drawn.shape[1]})
+            for category in CATEGORIES:
+                if (drawn == category).any():
+                    lung_id = len(kept.annotations) + 1
+                    kept.annotations.append(annotation(lung_id, number, category, drawn == category))
+        for network, findings in find([film for _, (film, _, _) in batch]).items():
+            evidence = kept.networks.setdefault(network, Evidence())
+            for (number, (_, drawn, mm)), finding in zip(batch, findings, strict=True):
+                lungs = {category: fit(lung, drawn.shape) for category, lung in finding.lungs.items()}
+                row = evaluation.measure_film(lungs, drawn, mm)
+                evidence.rows.append({"network": network, "film": names[number], **row})
+                for category, lung in finding.detections:
+                    lung = fit(lung, drawn.shape)
+                    evidence.results.append(evaluation.coco_result(number, category, lung))
+                    evidence.right.append(evaluation.is_right(category, lung.mask, drawn))
+                dices = [row[f"dice_{side}"] for side in evaluation.SIDES.values()]
+                if network == judged and not np.isnan(dices).all():
+                    kept.worst.append((float(np.nanmin(dices)), number, records[number], lungs))
+            kept.worst = sorted(kept.worst, key=lambda film: film[:2])[:WORST]
+    return kept
+
+
+def summarise(kept: Evaluation) -> dict[str, dict[str, Any]]:
     return {
-        "dice_left": round(dice(found == LEFT_LUNG, drawn == LEFT_LUNG), 6),
-        "dice_right": round(dice(found == RIGHT_LUNG, drawn == RIGHT_LUNG), 6),
-        "dice_both": round(dice(found > 0, drawn > 0), 6),
-        "missed": sum(bool((drawn == lung).any() and not (found == lung).any()) for lung in CATEGORIES),
-        "swapped": int(laterality_swapped(found, drawn)),
+        network: evaluation.summarise(evidence.rows)
+        | {"average_precision": evaluation.average_precision(kept.images, kept.annotations, evidence.results)}
+        | {"calibration": evaluation.calibration([found["score"] for found in evidence.results], evidence.right)}
+        for network, evidence in kept.networks.items()
     }
 
 
-def evaluate(find: Find, pairs: Sequence[tuple[Path, Path]]) -> Iterator[dict[str, Any]]:
-    """A row of ``FILM_COLUMNS`` for every network and film; a pair that cannot be read is named and left out."""
-    with tqdm(total=len(pairs), desc="evaluation", unit="film", disable=None) as progress:
-        for start in range(0, len(pairs), BATCH):
-            names, films, drawn = [], [], []
-            for film_path, mask_path in pairs[start : start + BATCH]:
-                try:
-                    film, labels = read_film(film_path), read_labels(mask_path)
-                except FilmError as error:
-                    tqdm.write(f"skipped {error}", file=sys.stderr)
-                    continue
-                names.append(film_path.name)
-                films.append(film)
-                drawn.append(labels)
-            for network, found in find(films).items() if films else ():
-                for name, found_labels, drawn_labels in zip(names, found, drawn, strict=True):
-                    yield {"network": network, "film": name, **compare(found_labels, drawn_labels)}
-            progress.update(min(BATCH, len(pairs) - start))
+def draw(film: np.ndarray, drawn: np.ndarray, lungs: dict[int, Lung]) -> np.ndarray:
+    """The film with the drawn lungs outlined in white, and beside it with the found ones over them; RGB."""
+    scale = min(1.0, PICTURE_SIDE / max(film.shape))
+    height, width = (max(1, round(side * scale)) for side in film.shape)
+    film = cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
+    for category in CATEGORIES:
+        outlined = cv2.resize((drawn == category).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        contours, _ = cv2.findContours(outlined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(film, contours, -1, 255, 1)
+    lungs = {category: fit(lung, (height, width)) for category, lung in lungs.items()}
+    named = {category: lung for category, lung in lungs.items() if not math.isnan(lung.score)}
+    return overlay(film, label_mask(lungs, (height, width)), named)
 
 
-def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, median and worst Dice of one network's rows, over the films where it is defined, and the failures."""
-    summary: dict[str, Any] = {"films": len(rows)}
-    for lung in DICES:
-        defined = [row for row in rows if not np.isnan(row[f"dice_{lung}"])]
-        values = [row[f"dice_{lung}"] for row in defined]
-        worst = min(defined, key=lambda row: row[f"dice_{lung}"], default={"film": None})
-        summary[lung] = {
-            "mean": float(np.mean(values)) if values else None,
-            "median": float(np.median(values)) if values else None,
-            "worst": min(values, default=None),
-            "worst_film": worst["film"],
-            "undefined": len(rows) - len(values),
-        }
-    return summary | {key: sum(row[key] for row in rows) for key in ("missed", "swapped")}
+def draw_worst(kept: Evaluation, folder: Path) -> None:
+    """Pictures of the worst films, in their order; those of an earlier run are removed."""
+    for path in folder.glob("[0-9][0-9]_*.png"):
+        path.unlink()
+    for place, (_, _, record, lungs) in enumerate(kept.worst, start=1):
+        film, drawn, _ = read_drawn(record)
+        name = f"{place:02}_{writable(record.path.stem)[:80]}.png"
+        write_bytes(folder / name, picture_png(draw(film, drawn, lungs)))
 
 
-def print_table(summaries: dict[str, dict[str, Any]]) -> None:
-    heading = "Dice: mean, median, worst"
-    width = max(map(len, [heading, *summaries]))
-    print(f"{heading:{width}}" + "".join(f"  {lung:^20}" for lung in DICES) + "  missed swapped")
+def csv_text(kept: Evaluation) -> str:
+    """A line a network and film; what is undefined is empty."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, ("network", "film", *evaluation.COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    for evidence in kept.networks.values():
+        for row in evidence.rows:
+            writer.writerow({
+                key: "" if isinstance(value, float) and math.isnan(value)
+                else round(value, 6) if isinstance(value, float) else value
+                for key, value in row.items()
+            })
+    return table.getvalue()
+
+
+def table_lines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A line for each lung of each network; precision, the calibration error and the failures beside both lungs."""
+    lines = [["network", "lung", "Dice [95 % interval]", "worst", "IoU", "HD95 px", "% of width", "HD95 mm", "MSD px",
+              "MSD mm", "box IoU", "AP mask", "AP box", "ECE", "missed", "swapped"]]
     for network, summary in summaries.items():
-        cells = [
-            " ".join("   -  " if summary[lung][key] is None else f"{summary[lung][key]:.4f}"
-                     for key in ("mean", "median", "worst"))
-            for lung in DICES
-        ]
-        print(f"{network:{width}}" + "".join(f"  {cell}" for cell in cells)
-              + f"  {summary['missed']:6} {summary['swapped']:7}")
+        for lung in evaluation.LUNGS:
+            dice = summary[lung]["dice"]
+            line = [network, lung, "undefined", ""]
+            if dice["mean"] is not None:
+                low, high = dice["interval"]
+                line[2:] = f"{dice['mean']:.4f} [{low:.4f}, {high:.4f}]", f"{dice['worst']:.4f}"
+            for measure, digits in PRINTED.items():
+                mean = summary[lung].get(measure, {}).get("mean")
+                line.append("" if mean is None else f"{mean:.{digits}f}")
+            if lung == evaluation.LUNGS[-1]:
+                precision, calibrated = summary["average_precision"], summary["calibration"]
+                line += [f"{precision[kind]['ap']:.4f}" if precision else "" for kind in ("mask", "box")]
+                line.append(f"{calibrated['expected_calibration_error']:.4f}" if calibrated else "")
+                line += [str(summary["missed"]), str(summary["swapped"])]
+            lines.append(line + [""] * (len(lines[0]) - len(line)))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
+def _millimetres(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -193,38 +301,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     networks = parser.add_mutually_exclusive_group(required=True)
     networks.add_argument("--weights", nargs="+", metavar="FILE", help="Mask R-CNNs")
     networks.add_argument("--unet", nargs="+", type=Path, metavar="FILE", help="U-Nets of create_dataset.py")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds images/ and masks/")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR",
+                        help="a folder with images/ and masks/, or a COCO JSON")
+    parser.add_argument("--spacing", type=_millimetres, metavar="MM",
+                        help="between the pixels of the drawn masks, where DICOM or the JSON does not say it")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation"), metavar="DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
     try:
-        pairs = find_pairs(arguments.data)
+        records = read_records(arguments.data, "patient")
         print(choose_device(arguments.device), flush=True)
-        find = with_mask_rcnns(arguments.weights) if arguments.weights else with_unets(arguments.unet)
-        rows = list(evaluate(find, pairs))
-        if not rows:
-            raise InferenceError(f"{arguments.data}: none of its {len(pairs)} films could be used")
-        summaries = {
-            network: summarise([row for row in rows if row["network"] == network])
-            for network in dict.fromkeys(row["network"] for row in rows)
-        }
-        table = io.StringIO()
-        writer = csv.DictWriter(table, FILM_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_bytes(arguments.out / "films.csv", table.getvalue().encode("utf-8", "replace"))
-        command = shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)])
+        find, judged = with_mask_rcnns(arguments.weights) if arguments.weights else with_unets(arguments.unet)
+        kept = evaluate(find, judged, records, arguments.spacing)
+        if not kept.images:
+            raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
+        summaries = summarise(kept)
+        write_bytes(arguments.out / "films.csv", csv_text(kept).encode("utf-8", "replace"))
         write_json(arguments.out / "evaluation.json", {
-            "command": command, "data": str(arguments.data), "networks": summaries
+            "command": writable(shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)])),
+            "data": writable(str(arguments.data)), "networks": summaries,
         })
-    except (InferenceError, DeviceError, OSError) as error:
+        draw_worst(kept, arguments.out / "worst")
+    except (InferenceError, DatasetError, DeviceError, FilmError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("evaluate: stopped, nothing was written", file=sys.stderr)
         return 130
-    print_table(summaries)
-    print(f"{arguments.out}: films.csv, evaluation.json")
+    print(*table_lines(summaries), sep="\n")
+    print(f"{arguments.out}: films.csv, evaluation.json, worst/ ({judged})")
     return 0
 
 

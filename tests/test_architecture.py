@@ -22,7 +22,7 @@ FLOORS = (
      "alignment", "duplicates", "legacy", "records"},
     {"resnet", "layers", "losses"},
     {"model", "checkpoint", "imagenet", "weights_file"},
-    {"data", "augmentation", "metrics", "ensemble", "visualize"},
+    {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation"},
     {"train_command", "inference_command", "results", "devices"},
 )
 FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}

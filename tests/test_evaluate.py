@@ -1,21 +1,33 @@
-"""The evaluation script: its measures on found lungs that are known to be right, shifted, swapped or missing."""
+"""The evaluation script and its measures, on found lungs that are known to be right, shifted, swapped or missing."""
 
 from __future__ import annotations
 
 import csv
 import importlib.util
 import json
+import math
 import shutil
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import films
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
+
+from mask_rcnn import coco, evaluation
+from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
+from mask_rcnn.config import config_from_dict
+from mask_rcnn.ensemble import Lung
+from mask_rcnn.records import read_drawn, read_records
 
 ROOT = Path(__file__).parents[1]
 PHANTOMS = ROOT / "data" / "phantoms"
+HEIGHT, WIDTH = 50, 80
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +35,7 @@ def script() -> ModuleType:
     specification = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
+    sys.modules["evaluate"] = module  # where dataclasses look it up
     specification.loader.exec_module(module)
     return module
 
@@ -30,67 +43,327 @@ def script() -> ModuleType:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
+        (tmp_path / "data" / folder).mkdir(parents=True)
         for path in sorted((PHANTOMS / folder).glob("*.png"))[:3]:
-            shutil.copy(path, tmp_path / folder)
-    return tmp_path
+            shutil.copy(path, tmp_path / "data" / folder)
+    return tmp_path / "data"
 
 
-def finder(data: Path, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Sequence[np.ndarray]], dict]:
-    """Finds the drawn lungs themselves, changed."""
-    drawn = [np.asarray(Image.open(path)) for path in sorted((data / "masks").glob("*.png"))]
-    return lambda films: {"network": [change(labels) for labels in drawn[: len(films)]]}
+def rectangles() -> np.ndarray:
+    """Two lungs of 30 x 20 pixels."""
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[10:40, 50:70], labels[10:40, 10:30] = LEFT_LUNG, RIGHT_LUNG
+    return labels
+
+
+def write_rectangles(folder: Path, count: int) -> Path:
+    """A folder of equal drawings."""
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    for k in range(count):
+        Image.fromarray(films.film_of(HEIGHT, WIDTH, seed=k)).save(folder / "images" / f"{k:02}.png")
+        Image.fromarray(rectangles()).save(folder / "masks" / f"{k:02}.png")
+    return folder
+
+
+def lungs_of(labels: np.ndarray, score: float = 0.9) -> dict[int, Lung]:
+    masks = {category: labels == category for category in CATEGORIES if (labels == category).any()}
+    return {category: Lung(mask, mask_box(mask), score, 1, math.nan) for category, mask in masks.items()}
+
+
+def finder(script: ModuleType, data: Path, change: Callable[[int, np.ndarray], np.ndarray], score: float = 0.9) -> Callable:
+    """Finds the drawn lungs themselves, each film's changed in its own way, in the order of the films."""
+    drawn = enumerate([np.asarray(Image.open(path)) for path in sorted((data / "masks").glob("*.png"))])
+
+    def find(batch: Sequence[np.ndarray]) -> dict[str, list]:
+        lungs = [lungs_of(change(*next(drawn)), score) for _ in batch]
+        return {"network": [script.Finding(of_film, list(of_film.items())) for of_film in lungs]}
+
+    return find
+
+
+def evaluated(script: ModuleType, data: Path, change: Callable, **options: Any) -> Any:
+    return script.evaluate(finder(script, data, change), "network", read_records(data, "patient"), **options)
 
 
 @pytest.mark.parametrize(
-    ("change", "left", "both", "missed", "swapped"),
+    ("change", "left", "both", "missed", "swapped", "precision"),
     [
-        (lambda labels: labels, 1, 1, 0, 0),
-        (lambda labels: (3 - labels) * (labels > 0), 0, 1, 0, 1),
-        (lambda labels: labels * (labels == 2), 0, None, 1, 0),
-        (np.zeros_like, 0, 0, 2, 0),
-        (lambda labels: labels.repeat(2, axis=0).repeat(2, axis=1), 1, 1, 0, 0),  # a film twice as large as its mask
+        (lambda k, labels: labels, 1, 1, 0, 0, 1),
+        (lambda k, labels: (3 - labels) * (labels > 0), 0, 1, 0, 1, 0),
+        (lambda k, labels: labels * (labels == RIGHT_LUNG), 0, None, 1, 0, 0.5),
+        (lambda k, labels: np.zeros_like(labels), 0, 0, 2, 0, 0),
+        (lambda k, labels: labels.repeat(2, axis=0).repeat(2, axis=1), 1, 1, 0, 0, 1),  # a film twice its mask's size
     ],
     ids=["right", "swapped", "no left lung", "nothing", "larger"],
 )
 def test_measures(
-    script: ModuleType, data: Path, change: Callable, left: float, both: float | None, missed: int, swapped: int
+    script: ModuleType, data: Path, change: Callable, left: float, both: float | None, missed: int, swapped: int,
+    precision: float,
 ) -> None:
-    rows = list(script.evaluate(finder(data, change), script.find_pairs(data)))
+    kept = evaluated(script, data, change)
+    rows = kept.networks["network"].rows
     assert [row["film"] for row in rows] == [path.name for path in sorted((data / "images").glob("*"))]
     for row in rows:
-        assert row["dice_left"] == left and row["missed"] == missed and row["swapped"] == swapped
+        assert row["dice_left"] == row["iou_left"] == left and row["missed"] == missed and row["swapped"] == swapped
         assert row["dice_both"] == both if both is not None else 0.5 < row["dice_both"] < 0.8
-    summary = script.summarise(rows)
-    assert summary["left"]["mean"] == summary["left"]["worst"] == left and summary["missed"] == 3 * missed
+        if missed:
+            assert math.isnan(row["hd95_px_left"]) and math.isnan(row["box_iou_left"]) and math.isnan(row["score_left"])
+        elif not swapped:
+            assert row["hd95_px_left"] == row["msd_px_left"] == 0 and row["box_iou_left"] == 1
+            assert row["score_left"] == 0.9
+    summary = script.summarise(kept)["network"]
+    assert summary["left"]["dice"]["mean"] == summary["left"]["dice"]["worst"] == left
+    assert summary["missed"] == 3 * missed and summary["swapped"] == 3 * swapped
+    assert summary["left"]["hd95_px"]["undefined"] == (3 if missed else 0)
+    for kind in ("mask", "box"):
+        assert summary["average_precision"][kind]["ap"] == pytest.approx(precision)
+    if missed < 2:  # of scores of 0.9
+        error = summary["calibration"]["expected_calibration_error"]
+        assert error == pytest.approx(0.9 if swapped else 0.1)
+    else:
+        assert summary["calibration"] is None
 
 
-def test_summary_of_what_is_undefined(script: ModuleType) -> None:
-    row = {"film": "a", "dice_left": float("nan"), "dice_right": 0.9, "dice_both": 0.8, "missed": 0, "swapped": 0}
-    summary = script.summarise([row, {**row, "film": "b", "dice_right": 0.5}])
-    assert summary["left"]["mean"] is None and summary["left"]["undefined"] == 2
-    assert summary["right"] == {"mean": 0.7, "median": 0.7, "worst": 0.5, "worst_film": "b", "undefined": 0}
-    script.print_table({"network": summary})
+def test_distances_of_a_shifted_lung() -> None:
+    drawn = rectangles()
+    row = evaluation.measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, (2.0, 0.5))
+    for lung in evaluation.LUNGS:
+        assert row[f"hd95_px_{lung}"] == 4 and row[f"hd95_percent_{lung}"] == 100 * 4 / WIDTH
+        assert row[f"hd95_mm_{lung}"] == 2
+        assert row[f"dice_{lung}"] == pytest.approx(16 / 20) and row[f"iou_{lung}"] == pytest.approx(16 / 24)
+    assert row["box_iou_left"] == pytest.approx(16 / 24)
+    row = evaluation.measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, None)
+    assert row["hd95_px_left"] == 4 and math.isnan(row["hd95_mm_left"]) and math.isnan(row["msd_mm_both"])
+
+
+def test_what_is_neither_found_nor_drawn_is_undefined() -> None:
+    only_right = rectangles() * (rectangles() == RIGHT_LUNG)
+    row = evaluation.measure_film(lungs_of(only_right), only_right, None)
+    assert math.isnan(row["dice_left"]) and row["dice_right"] == row["dice_both"] == 1 and row["missed"] == 0
+    summary = evaluation.summarise([{"film": "a", **row}, {"film": "b", **row, "dice_right": 0.5}])
+    assert summary["left"]["dice"] == {
+        "mean": None, "interval": None, "median": None, "worst": None, "worst_film": None, "undefined": 2
+    }
+    right = summary["right"]["dice"]
+    assert (right["mean"], right["worst"], right["worst_film"], right["interval"]) == (0.75, 0.5, "b", [0.5, 1])
+    found_too_much = evaluation.measure_film(lungs_of(rectangles()), only_right, None)
+    assert found_too_much["dice_left"] == 0 and math.isnan(found_too_much["box_iou_left"])
+
+
+def test_average_precision_counts_what_is_too_much_and_too_little(script: ModuleType, tmp_path: Path) -> None:
+    kept = evaluated(script, write_rectangles(tmp_path / "data", 2), lambda k, labels: np.roll(labels, 4 * k, axis=1))
+    network = kept.networks["network"]
+    precision = evaluation.average_precision(kept.images, kept.annotations, network.results)
+    # One film is perfect; the other's IoU is 2 / 3: above four of the ten thresholds. With one film of two found, COCO
+    # reads precision 1 at 51 of its 101 recalls.
+    assert precision is not None
+    assert precision["mask"]["ap50"] == 1 and precision["mask"]["ap75"] == pytest.approx(51 / 101)
+    assert precision["mask"]["ap"] == pytest.approx(0.4 + 0.6 * 51 / 101) == precision["box"]["ap"]
+    stray = {**network.results[0], "score": 1.0, "category_id": RIGHT_LUNG}
+    worse = evaluation.average_precision(kept.images, kept.annotations, [*network.results, stray])
+    assert worse is not None and worse["mask"]["ap75"] < precision["mask"]["ap75"]
+    unknown = [{**result, "score": math.nan} for result in network.results]
+    assert evaluation.average_precision(kept.images, kept.annotations, unknown) is None
+    assert evaluation.average_precision(kept.images, [], network.results) is None
+    assert evaluation.calibration([result["score"] for result in unknown], network.right) is None
+
+
+def test_calibration_of_known_scores() -> None:
+    answer = evaluation.calibration([0.95] * 10 + [0.55] * 30, [True] * 9 + [False] + [True] * 24 + [False] * 6)
+    assert answer is not None
+    assert answer["expected_calibration_error"] == pytest.approx(0.25 * 0.05 + 0.75 * 0.25)
+    assert answer["bins"][9] == {"from": 0.9, "to": 1.0, "detections": 10, "score": pytest.approx(0.95), "right": 0.9}
+    assert [of_bin["detections"] for of_bin in answer["bins"]] == [0, 0, 0, 0, 0, 30, 0, 0, 0, 10]
+    assert answer["bins"][0]["score"] is None
+    at_edges = evaluation.calibration([0.0, 0.1, 0.9, 1.0], [True] * 4)
+    assert at_edges is not None and [of_bin["detections"] for of_bin in at_edges["bins"]] == [2] + [0] * 7 + [1, 1]
+    assert evaluation.calibration([], []) is None
+
+
+def test_what_counts_as_right() -> None:
+    drawn = rectangles()
+    left = drawn == LEFT_LUNG
+    assert evaluation.is_right(LEFT_LUNG, left, drawn) and not evaluation.is_right(RIGHT_LUNG, left, drawn)
+    assert evaluation.is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 65), drawn)  # an IoU of 15 / 20
+    assert not evaluation.is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 64), drawn)
+    assert not evaluation.is_right(LEFT_LUNG, left, drawn * (drawn == RIGHT_LUNG))
+
+
+def test_intervals_hold_the_mean_and_are_the_same_each_time() -> None:
+    values = np.random.default_rng(3).normal(0.9, 0.05, (200, 3))
+    values[:150, 1] = math.nan
+    values[:, 2] = math.nan
+    low, high = ends = evaluation.bootstrap_intervals(values)
+    np.testing.assert_array_equal(ends, evaluation.bootstrap_intervals(values))
+    assert np.isnan(ends[:, 2]).all()
+    for k, sample in ((0, values[:, 0]), (1, values[150:, 1])):
+        assert low[k] < sample.mean() < high[k]
+        # What the central limit theorem says of as many normal values.
+        assert high[k] - low[k] == pytest.approx(2 * 1.96 * sample.std() / math.sqrt(len(sample)), rel=0.1)
+    assert not np.array_equal(ends[:, :2], evaluation.bootstrap_intervals(values, seed=1)[:, :2])
+    np.testing.assert_array_equal(evaluation.bootstrap_intervals(np.full((1, 1), 0.5)), [[0.5], [0.5]])
+
+
+def polygons(mask: np.ndarray) -> list[list[int]]:
+    y1, x1, y2, x2 = mask_box(mask)
+    return [[x1, y1, x2, y1, x2, y2, x1, y2]]
+
+
+def runs(mask: np.ndarray) -> dict[str, Any]:
+    """COCO's uncompressed run lengths, column by column."""
+    pixels = mask.ravel(order="F").astype(int)
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    return {"size": list(mask.shape), "counts": np.diff([0, *changes, len(pixels)]).tolist()}
+
+
+@pytest.mark.parametrize("segment", [coco.encode_mask, runs, polygons])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_coco_file_says_the_same_as_a_folder(
+    script: ModuleType, tmp_path: Path, segment: Callable[[np.ndarray], Any], beside: bool
+) -> None:
+    folder = write_rectangles(tmp_path / "data", 2)
+    dataset: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in CATEGORIES.items()]}
+    dataset["images"] = [
+        {"id": k, "file_name": f"{k:02}.png", "height": HEIGHT, "width": WIDTH, "spacing_mm": [0.5, 0.25]} for k in range(2)
+    ]
+    dataset["annotations"] = [
+        {"id": 10 * k + category, "image_id": k, "category_id": category,
+         "segmentation": segment(rectangles() == category)}
+        for k in range(2) for category in CATEGORIES
+    ]
+    path = folder / ("images/coco.json" if beside else "coco.json")
+    coco.write_json(path, dataset)
+
+    def shift(k: int, labels: np.ndarray) -> np.ndarray:
+        return np.roll(labels, 2 + k, axis=1)
+
+    of_folder = evaluated(script, folder, shift)
+    of_json = script.evaluate(finder(script, folder, shift), "network", read_records(path, "patient"), spacing=9.0)
+    for from_folder, from_json in zip(of_folder.networks["network"].rows, of_json.networks["network"].rows, strict=True):
+        in_mm = {key for key in from_folder if "_mm_" in key}
+        assert {k: v for k, v in from_folder.items() if k not in in_mm and v == v} == {
+            k: v for k, v in from_json.items() if k not in in_mm and v == v
+        }
+        assert all(math.isnan(from_folder[key]) for key in in_mm)
+        assert from_json["hd95_mm_left"] == 0.25 * from_json["hd95_px_left"] > 0
+    assert of_folder.annotations == of_json.annotations
+
+
+def test_spacing_is_that_of_the_drawn_pixels(script: ModuleType, tmp_path: Path) -> None:
+    folder = write_rectangles(tmp_path / "data", 2)
+    (folder / "images" / "00.png").unlink()
+    pixels = films.film_of(2 * HEIGHT, 2 * WIDTH)
+    films.write_dicom(folder / "images" / "00.dcm", pixels, "MONOCHROME2", 8, PixelSpacing=[0.2, 0.2])
+    assert read_drawn(read_records(folder, "patient")[0]).spacing == (0.4, 0.4)
+    kept = evaluated(script, folder, lambda k, labels: np.roll(labels, 4, axis=1), spacing=3.0)
+    assert [row["hd95_mm_both"] for row in kept.networks["network"].rows] == [pytest.approx(4 * 0.4), 4 * 3]
+
+
+def test_pictures_of_the_worst_films(script: ModuleType, tmp_path: Path) -> None:
+    shifts = [0, 5, 1, 9, 2, 8, 3, 7, 4, 6, 0, 10]
+    kept = evaluated(script, write_rectangles(tmp_path / "data", 12), lambda k, labels: np.roll(labels, shifts[k], axis=1))
+    (tmp_path / "worst").mkdir()
+    for stale in ("01_old.png", "notes.png"):
+        (tmp_path / "worst" / stale).touch()
+    script.draw_worst(kept, tmp_path / "worst")
+    by_shift = sorted(range(12), key=lambda k: -shifts[k])[:10]
+    names = [f"{place:02}_{k:02}.png" for place, k in enumerate(by_shift, start=1)]
+    assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [*names, "notes.png"]
+
+    film, drawn, _ = read_drawn(read_records(tmp_path / "data", "patient")[0])
+    plain = script.draw(film, np.zeros_like(drawn), {})
+    outlined, found = script.draw(film, drawn, {}), script.draw(film, drawn, lungs_of(drawn))
+    assert plain.shape == outlined.shape == found.shape
+    left_half = slice(0, plain.shape[1] // 2)
+    changed = (outlined[:, left_half] != plain[:, left_half]).any(axis=-1)
+    assert changed.any() and outlined[:, left_half][changed].min(axis=-1).max() > 250
+    np.testing.assert_array_equal(found[60:, left_half], outlined[60:, left_half])
+    assert (found != outlined).any()
+
+
+def member(name: str, labels: np.ndarray, probability: float, laterality: str) -> Any:
+    """A stand-in for a network that is as sure of a lung's pixels as it is told to be."""
+    masks = np.stack([(labels == category) * np.float32(probability) for category in CATEGORIES], axis=-1)
+    found = {"class_ids": np.array(list(CATEGORIES)), "scores": np.array([0.75, 0.5], np.float32), "masks": masks,
+             "rois": np.array([mask_box(masks[..., k]) for k in range(2)], np.int32)}
+    config = config_from_dict({"laterality": laterality, "bag": {"pixels": "probabilities", "opening": 1}})
+    network = SimpleNamespace(config=config, detect=lambda batch, soft: [found] * len(batch))
+    return SimpleNamespace(path=Path(f"{name}.weights.h5"), network=network)
+
+
+@pytest.mark.parametrize("laterality", ["patient", "image"])
+def test_members_are_bagged_both_ways(script: ModuleType, monkeypatch: pytest.MonkeyPatch, laterality: str) -> None:
+    drawn = rectangles()
+    small = drawn * (np.arange(HEIGHT)[:, None] < 30)
+    sides = [labels if laterality == "patient" else (3 - labels) * (labels > 0) for labels in (small, drawn, drawn)]
+    members = [member(name, labels, p, laterality) for name, labels, p in zip("abc", sides, (0.9, 0.6, 0.6), strict=True)]
+    monkeypatch.setattr(script, "load_members", lambda patterns: members)
+    find, judged = script.with_mask_rcnns(["*.h5"])
+    assert judged == "bag by probabilities"
+    found = {network: findings[0] for network, findings in find([drawn]).items()}
+    assert list(found) == ["a", "b", "c", "bag by votes", "bag by probabilities"]
+    for network, expected in (("a", small), ("b", drawn), ("bag by votes", drawn), ("bag by probabilities", small)):
+        labels = script.label_mask(found[network].lungs, drawn.shape)
+        np.testing.assert_array_equal(labels, expected)
+        score_of_left = 0.75 if laterality == "patient" else 0.5
+        assert {category: lung.score for category, lung in found[network].detections}[LEFT_LUNG] == score_of_left
+        for category, lung in found[network].detections:
+            np.testing.assert_array_equal(lung.mask, expected == category)
+    assert math.isnan(found["a"].lungs[LEFT_LUNG].agreement) and 0.8 < found["bag by votes"].lungs[LEFT_LUNG].agreement < 1
+    monkeypatch.setattr(script, "load_members", lambda patterns: members[:1])
+    find, judged = script.with_mask_rcnns(["*.h5"])
+    assert list(find([drawn])) == [judged] == ["a"]
 
 
 def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mask_rcnn.config import config_from_dict
-    from mask_rcnn.model import MaskRCNN
-
-    small = {
-        "image_size": 64, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8,
-        "pyramid_output_channels": 8, "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
-    }
-    MaskRCNN(config_from_dict({"network": small})).save(tmp_path / "tiny.weights.h5")
+    model = tiny.build_sober(tiny.drawing_all_config())
+    for name in "ab":
+        model.save(tmp_path / f"{name}.weights.h5")
+        bias = model.network.named_layers()["mrcnn_class_logits"].bias
+        bias.assign(bias + np.array([0, 0.1, 0], np.float32))
     names = sorted(path.name for path in (data / "images").glob("*"))
     Image.fromarray(np.full((50, 50), 7, np.uint8)).save(data / "masks" / names[1])
     (data / "masks" / names[2]).unlink()
-    arguments = ["--weights", str(tmp_path / "tiny.weights.h5"), "--data", str(data), "--out", str(tmp_path / "out")]
-    assert script.main([*arguments, "--device", "cpu"]) == 0
+    arguments = ["--weights", str(tmp_path / "*.weights.h5"), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert script.main([*arguments, "--spacing", "0.5", "--device", "cpu"]) == 0
     said = capsys.readouterr()
-    assert "is no label mask" in said.err and "1 films without a mask" in said.err and "tiny" in said.out
+    assert "is no label mask" in said.err and "has no mask" in said.err and "bag by probabilities" in said.out
+    networks = ["a", "b", "bag by votes", "bag by probabilities"]
     with (tmp_path / "out" / "films.csv").open(newline="") as file:
-        assert [row["film"] for row in csv.DictReader(file)] == names[:1]
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["networks"]["tiny"]["films"] == 1
+        rows = list(csv.DictReader(file))
+    assert [(row["network"], row["film"]) for row in rows] == [(network, names[0]) for network in networks]
+    content = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert list(content["networks"]) == networks and "--spacing 0.5" in content["command"]
+    for row, summary in zip(rows, content["networks"].values(), strict=True):
+        assert summary["films"] == 1 and 0 <= summary["average_precision"]["mask"]["ap"] <= 1
+        assert summary["calibration"] is not None  # both networks find something
+        assert round(summary["both"]["dice"]["mean"], 6) == float(row["dice_both"])
+        if row["hd95_px_both"]:
+            assert float(row["hd95_mm_both"]) == pytest.approx(0.5 * float(row["hd95_px_both"]))
+    assert [path.name for path in (tmp_path / "out" / "worst").iterdir()] == [f"01_{Path(names[0]).stem}.png"]
+
+
+def test_the_table_leaves_out_what_is_not_known(script: ModuleType, tmp_path: Path) -> None:
+    find = finder(script, write_rectangles(tmp_path / "data", 2), lambda k, labels: labels, score=math.nan)
+    kept = script.evaluate(find, "network", read_records(tmp_path / "data", "patient"))
+    heading, left, right, both = script.table_lines(script.summarise(kept))
+    assert left.split() == ["network", "left", "1.0000", "[1.0000,", "1.0000]", "1.0000", "1.0000", "0.00", "0.00", "0.00",
+                            "1.0000"]
+    place = heading.index("AP mask")
+    assert not right[place:].strip() and both[place:].split() == ["0", "0"] and heading.index("missed") == both.rindex("0  ")
+    assert json.dumps(script.summarise(kept), allow_nan=False)
+    assert "nan" not in script.csv_text(kept)
+
+
+def test_what_cannot_be_evaluated_is_said_in_a_line(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main(["--weights", "none.h5", "--data", str(tmp_path / "absent")]) == 1
-    assert "give a folder" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
+    write_rectangles(tmp_path / "data", 1)
+    assert script.main(["--weights", str(tmp_path / "none.h5"), "--data", str(tmp_path / "data"), "--device", "cpu"]) == 1
+    assert "no weights that can be used" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        script.main(["--weights", "none.h5", "--data", str(tmp_path), "--spacing", "0"])
+    assert "must be above 0" in capsys.readouterr().err

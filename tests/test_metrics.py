@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.metrics import box_iou, dice, iou, laterality_swapped, surface_distances
+from mask_rcnn.metrics import (
+    box_iou,
+    dice,
+    iou,
+    laterality_swapped,
+    roc_area,
+    surface_distances,
+    youden_threshold,
+)
 
 
 def random_mask(rng: np.random.Generator, shape: tuple[int, int] = (17, 23)) -> np.ndarray:
@@ -164,3 +172,41 @@ def test_laterality_is_not_swapped_at_a_tie() -> None:
     assert not laterality_swapped(found, true)
     found[:, 1:6] = LEFT_LUNG
     assert laterality_swapped(found, true)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_roc_area_agrees_with_counting_pairs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    # Of few levels, so that there are many ties.
+    failures, others = rng.integers(0, 6, rng.integers(1, 20)) / 5, rng.integers(1, 8, rng.integers(1, 30)) / 5
+    won = sum(1.0 if f < o else 0.5 if f == o else 0.0 for f in failures for o in others)
+    assert roc_area(failures, others) == pytest.approx(won / (len(failures) * len(others)))
+
+
+def test_roc_area_at_its_ends() -> None:
+    low, high, none = np.array([0.1, 0.2]), np.array([0.3, 0.9, 0.9]), np.zeros(0)
+    assert roc_area(low, high) == 1 and roc_area(high, low) == 0 and roc_area(high, high) == 0.5
+    assert math.isnan(roc_area(none, high)) and math.isnan(roc_area(low, none))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_youden_threshold_is_as_good_as_any(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    failures, others = rng.integers(0, 12, 15) / 10, rng.integers(4, 16, 25) / 10
+
+    def gain(threshold: float) -> float:
+        return np.mean(failures < threshold) - np.mean(others < threshold)
+
+    threshold = youden_threshold(failures, others)
+    assert gain(threshold) == pytest.approx(max(gain(value) for value in np.arange(-0.05, 1.7, 0.1)))
+    assert threshold not in failures and threshold not in others
+
+
+def test_youden_threshold_of_known_values() -> None:
+    # Below 0.65 lie three of four failures and none of the others; the fourth would cost two others.
+    failures, others = np.array([0.0, 0.5, 0.6, 0.85]), np.array([0.7, 0.8, 0.9, 0.95])
+    assert youden_threshold(failures, others) == pytest.approx(0.65)
+    # 0.15 and 0.35 are as good: the lower sends fewer films to review.
+    assert youden_threshold(np.array([0.1, 0.3]), np.array([0.2, 0.4])) == pytest.approx(0.15)
+    assert youden_threshold(np.array([0.9]), np.array([0.1, 0.2])) == 0.1, "what tells nothing sends no film to review"
+    assert math.isnan(youden_threshold(np.zeros(0), others)) and math.isnan(youden_threshold(failures, np.zeros(0)))

@@ -133,10 +133,23 @@ def collage(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> P
     return np.tile(film, across), np.tile(labels, across)
 
 
+def lateral_like(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
+    """Both halves laid over each other, as the lungs of a film from the side; no lung can be drawn on it by name.
+
+    It stands in for a lateral film, which cannot be made of a frontal one.
+    """
+    height, middle = film.shape[0], film.shape[1] // 2
+    share = float(rng.uniform(0.4, 0.6))
+    laid = cv2.addWeighted(film[:, :middle], share, film[:, -middle:], 1 - share, 0)
+    laid = cv2.resize(laid, (middle * 3 // 2, height), interpolation=cv2.INTER_LINEAR)
+    return laid, np.zeros_like(laid)
+
+
 SPOILERS: dict[str, Spoiler] = {
     spoiler.__name__: spoiler
     for spoiler in (
         blur, noise, low_contrast, overexpose, invert, crop_side, crop_height, crop_window, shrink,
         rotate_30, rotate_90, rotate_180, mirror, white_out, occlude, collage,
+        lateral_like,
     )
 }  # fmt: skip

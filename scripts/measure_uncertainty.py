@@ -1,0 +1,255 @@
+"""Measures whether the members' agreement on a film tells that its result is bad, and which threshold its curve suggests.
+
+    python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/shenzhen
+    python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/jsrt --out results/uncertainty_jsrt
+
+``DIR`` holds ``images/NAME.*`` and ``masks/NAME.png``. ``--count`` of its films are looked at as they are and spoilt in
+each way of ``spoiled_films.py``, as ``inference.py`` looks at them. A result is a failure where the lung that is found
+worse has Dice below 0.90, a missing one 0, against what was drawn and then moved with the film.
+
+The curve is the ROC of ``film_agreement`` for failures against all other films; the score of the lung that is less
+certain is its rival. Intervals hold 95 % of bootstrap samples, which are drawn of films with all their spoilt copies.
+The threshold in use, ``bag.min_agreement`` of the weights, is judged beside the one that the curve suggests (Youden's J).
+A threshold is chosen on films that the networks may know, and reported on others.
+
+``OUT/films.csv`` gets a line for each look at a film, ``OUT/uncertainty.json`` the tables and the command.
+
+Shapes
+    film    uint8 [height, width], grey, bones white
+    labels  uint8 [height, width], 0 background, else the category id
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from mask_rcnn.coco import CATEGORIES, write_json
+from mask_rcnn.devices import DeviceError, choose_device
+from mask_rcnn.ensemble import bag_film, film_agreement
+from mask_rcnn.files import write_bytes
+from mask_rcnn.inference_command import InferenceError, Member, load_members
+from mask_rcnn.metrics import dice, roc_area, youden_threshold
+from mask_rcnn.polarity import is_inverted
+from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film, read_labels
+from spoiled_films import SPOILERS
+
+AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"
+BAD, GOOD = 0.90, 0.95  # Dice: a result to be caught, a result not to be sent to review
+MEASURES = ("agreement", "score")
+COLUMNS = ("film", "kind", "dice_left", "dice_right", "dice", *MEASURES, "lungs_found")
+SAMPLES = 1000  # of the bootstrap
+
+Row = dict[str, Any]  # by COLUMNS; a Dice is None where the lung is neither drawn nor found
+
+
+def find_pairs(folder: Path, count: int) -> list[tuple[Path, Path]]:
+    """``count`` films that have a mask, and the masks, evenly from all over the folder.
+
+    Raises:
+        InferenceError: there are none.
+    """
+    films = find_film_paths(folder / "images") if (folder / "images").is_dir() else []
+    pairs = [(film, mask) for film in films if (mask := folder / "masks" / f"{film.stem}.png").is_file()]
+    if not pairs:
+        raise InferenceError(f"{folder}: no film with a mask; give a folder with images/NAME.* and masks/NAME.png")
+    return [pairs[k * len(pairs) // count] for k in range(count)] if count < len(pairs) else pairs
+
+
+def look_at_all(members: Sequence[Member], pairs: Sequence[tuple[Path, Path]], kinds: Sequence[str]) -> Iterator[Row]:
+    """The rows of every film, as it is and spoilt; a pair that cannot be read is named and left out."""
+    with tqdm(total=len(pairs) * (1 + len(kinds)), desc="uncertainty", unit="look", disable=None) as progress:
+        for number, (film_path, mask_path) in enumerate(pairs):
+            try:
+                film, labels = read_film(film_path), read_labels(mask_path)
+            except FilmError as error:
+                tqdm.write(f"skipped {error}", file=sys.stderr)
+                progress.update(1 + len(kinds))
+                continue
+            if labels.shape != film.shape:
+                labels = cv2.resize(labels, film.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+            yield {"film": film_path.name, "kind": AS_IT_IS} | look_at(members, film, labels)
+            progress.update()
+            for kind in kinds:
+                # Seeded by the kind's place in the table, so that a kind is spoilt alike whichever others are asked for.
+                rng = np.random.default_rng((number, list(SPOILERS).index(kind)))
+                yield {"film": film_path.name, "kind": kind} | look_at(members, *SPOILERS[kind](film, labels, rng))
+                progress.update()
+
+
+def look_at(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> Row:
+    """What ``inference.py`` finds on a film, compared with what is drawn."""
+    config = members[0].network.config
+    seen = equalise(255 - film if is_inverted(film) else film)
+    soft = config.bag.pixels == "probabilities"
+    lungs = bag_film([member.network.detect([seen], soft=soft)[0] for member in members], config.bag)
+    if config.laterality != "patient":  # the drawn lungs are the patient's
+        drawn = (len(CATEGORIES) + 1 - drawn) * (drawn > 0)
+    nothing = np.zeros(film.shape, bool)
+    dices = [dice(lungs[lung].mask if lung in lungs else nothing, drawn == lung) for lung in CATEGORIES]
+    left, right = (None if np.isnan(value) else round(value, 6) for value in dices)
+    return {
+        "dice_left": left,
+        "dice_right": right,
+        "dice": min((value for value in (left, right) if value is not None), default=None),
+        "agreement": round(film_agreement(lungs, len(members)), 6),
+        "score": round(min(lungs[lung].score if lung in lungs else 0.0 for lung in CATEGORIES), 6),
+        "lungs_found": len(lungs),
+    }
+
+
+def report(rows: Sequence[Row], thresholds: dict[str, float]) -> dict[str, Any]:
+    """A summary of each kind, of all together, and of those where no lung is neither drawn nor found.
+
+    A film that shows one lung alone is for review whatever the members say of that lung, so the latter summary is what
+    the members' agreement tells by itself. Rows without a Dice, where nothing is drawn or found, count nowhere.
+    """
+    rows = [row for row in rows if row["dice"] is not None]
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    tables = {kind: summarise([row for row in rows if row["kind"] == kind], thresholds) for kind in kinds}
+    both_shown = [row for row in rows if row["dice_left"] is not None and row["dice_right"] is not None]
+    return tables | {ALL: summarise(rows, thresholds), BOTH_SHOWN: summarise(both_shown, thresholds)}
+
+
+def summarise(rows: Sequence[Row], thresholds: dict[str, float]) -> dict[str, Any]:
+    """How many films are failures, how well each measure tells them, and what each threshold catches and costs."""
+    dices, agreements = np.array([row["dice"] for row in rows]), np.array([row["agreement"] for row in rows])
+    return {
+        "films": len(rows),
+        "failures": int(np.count_nonzero(dices < BAD)),
+        "good": int(np.count_nonzero(dices >= GOOD)),
+        "roc_area": {measure: area_with_interval(rows, measure) for measure in MEASURES},
+        "thresholds": {
+            name: {
+                "agreement": threshold,
+                "reviewed": _share(agreements < threshold),
+                "failures_caught": _share(agreements[dices < BAD] < threshold),
+                "good_reviewed": _share(agreements[dices >= GOOD] < threshold),
+            }
+            for name, threshold in thresholds.items()
+        },
+    }
+
+
+def area_with_interval(rows: Sequence[Row], measure: str) -> dict[str, float | None]:
+    """The area under the curve of a measure, and where 95 % of the bootstrap's lie; None where it is undefined.
+
+    A sample takes a film with all of its rows, which are no independent witnesses.
+    """
+    dices, values = np.array([row["dice"] for row in rows]), np.array([row[measure] for row in rows])
+
+    def area(chosen: np.ndarray) -> float:
+        failed = dices[chosen] < BAD
+        return roc_area(values[chosen][failed], values[chosen][~failed])
+
+    value = area(np.arange(len(rows)))
+    if np.isnan(value):
+        return {"value": None, "low": None, "high": None}
+    names = [row["film"] for row in rows]
+    of_film = [np.flatnonzero(np.array(names) == name) for name in dict.fromkeys(names)]
+    rng = np.random.default_rng(0)
+    samples = [
+        area(np.concatenate([of_film[k] for k in rng.integers(len(of_film), size=len(of_film))])) for _ in range(SAMPLES)
+    ]
+    low, high = np.percentile([sample for sample in samples if not np.isnan(sample)], [2.5, 97.5])
+    return {"value": value, "low": float(low), "high": float(high)}
+
+
+def suggest_threshold(rows: Sequence[Row]) -> float:
+    """The threshold of the agreement that the curve of all rows suggests; NaN where all are failures, or none is."""
+    failures, others = (
+        np.array([row["agreement"] for row in rows if row["dice"] is not None and (row["dice"] < BAD) == failed])
+        for failed in (True, False)
+    )
+    return youden_threshold(failures, others)
+
+
+def _share(chosen: np.ndarray) -> float | None:
+    return float(np.mean(chosen)) if len(chosen) else None
+
+
+def print_report(tables: dict[str, Any], thresholds: dict[str, float]) -> None:
+    print("For review is what lies below the threshold "
+          + ", or ".join(f"{name}, {threshold:.3f}" for name, threshold in thresholds.items()))
+    print(f"{'Dice':14}   all  <{BAD:.2f} >={GOOD:.2f}"
+          + "".join(f"  {f'ROC area, {measure}':22}" for measure in MEASURES)
+          + "".join(f"  {name + ': <, >=':>18}" for name in thresholds))
+    for kind, table in tables.items():
+        line = f"{kind:14} {table['films']:5} {table['failures']:6} {table['good']:6}"
+        for area in table["roc_area"].values():
+            line += f"  {'-':22}" if area["value"] is None else (
+                f"  {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})")
+        for of_threshold in table["thresholds"].values():
+            line += f"      {_percent(of_threshold['failures_caught'])} {_percent(of_threshold['good_reviewed'])}"
+        print(line)
+    if len(thresholds) < 2:
+        print(f"All results have Dice below {BAD:.2f}, or none has: there is no curve and no threshold that it suggests.")
+
+
+def _percent(value: float | None) -> str:
+    return "   -  " if value is None else f"{100 * value:4.0f} %"
+
+
+def csv_text(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag, two or more")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds images/ and masks/")
+    parser.add_argument("--count", type=int, default=48, metavar="N", help="films; default: %(default)s")
+    parser.add_argument("--kinds", nargs="+", choices=SPOILERS, default=list(SPOILERS), metavar="KIND",
+                        help=f"of {', '.join(SPOILERS)}; default: all")
+    parser.add_argument("--out", type=Path, default=Path("results/uncertainty"), metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
+    arguments = parser.parse_args(argv)
+    if arguments.count < 1:
+        parser.error("--count must be 1 or more")
+    try:
+        pairs = find_pairs(arguments.data, arguments.count)
+        print(choose_device(arguments.device), flush=True)
+        members = load_members(arguments.weights)
+        if len(members) < 2:
+            raise InferenceError(f"{members[0].path}: one network has nobody to agree with; give two or more to --weights")
+        rows = list(look_at_all(members, pairs, arguments.kinds))
+        if not rows:
+            raise InferenceError(f"{arguments.data}: none of its {len(pairs)} films could be used")
+        write_bytes(arguments.out / "films.csv", csv_text(rows).encode("utf-8", "replace"))
+        thresholds = {"in use": members[0].network.config.bag.min_agreement, "suggested": suggest_threshold(rows)}
+        thresholds = {name: threshold for name, threshold in thresholds.items() if not np.isnan(threshold)}
+        tables = report(rows, thresholds)
+        command = shlex.join(["scripts/measure_uncertainty.py", *(sys.argv[1:] if argv is None else argv)])
+        write_json(arguments.out / "uncertainty.json", {
+            "command": command, "data": str(arguments.data), "members": len(members), "thresholds": thresholds,
+            "undefined": sum(row["dice"] is None for row in rows), "kinds": tables,
+        })
+    except (InferenceError, DeviceError, OSError) as error:
+        print(f"measure_uncertainty: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("measure_uncertainty: stopped, nothing was written", file=sys.stderr)
+        return 130
+    print_report(tables, thresholds)
+    print(f"{arguments.out}: films.csv, uncertainty.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The measuring of the agreement: rows of real looks at spoilt films, and tables of rows whose answer is known."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PHANTOMS = ROOT / "data" / "phantoms"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    path = ROOT / "scripts" / "measure_uncertainty.py"
+    specification = importlib.util.spec_from_file_location("measure_uncertainty", path)
+    assert specification and specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for folder in ("images", "masks"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        for path in sorted((PHANTOMS / folder).glob("*.png"))[:3]:
+            shutil.copy(path, tmp_path / "data" / folder)
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Two networks of a few thousand random weights that call every proposal a lung, one drawing more than the other."""
+    import keras
+
+    from mask_rcnn.config import config_from_dict
+    from mask_rcnn.model import MaskRCNN
+
+    sizes = {
+        "image_size": 64, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8,
+        "pyramid_output_channels": 8, "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
+    }
+    keras.utils.set_random_seed(0)
+    model = MaskRCNN(config_from_dict({
+        "network": sizes, "proposals": {"inference_count": 16}, "detection": {"min_score": 0.0},
+        "bag": {"members": 2, "min_votes": 1, "min_agreement": 0.6},
+    }))
+    layers, paths = model.network.named_layers(), []
+    layers["mrcnn_class_logits"].bias.assign([-50.0, 0.0, 0.0])
+    for k in range(2):
+        layers["mrcnn_mask"].bias.assign([0.1 * k] * 3)
+        paths.append(str(tmp_path_factory.mktemp("models") / f"member_{k}.weights.h5"))
+        model.save(paths[-1])
+    return paths
+
+
+def row(film: str, dice: float | None, agreement: float, score: float = 1.0, kind: str = "blur") -> dict[str, Any]:
+    return {
+        "film": film, "kind": kind, "dice_left": dice, "dice_right": dice, "dice": dice,
+        "agreement": agreement, "score": score,
+    }  # fmt: skip
+
+
+def test_the_command(
+    script: ModuleType, weights: list[str], data: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mask_rcnn.model import MaskRCNN
+
+    # A network that is given twice is built once: that is most of the time.
+    monkeypatch.setattr(MaskRCNN, "load", staticmethod(functools.cache(MaskRCNN.load)))
+    monkeypatch.setattr(script, "SAMPLES", 10)
+    broken, *names = sorted(path.name for path in (data / "images").glob("*"))
+    (data / "images" / broken).write_text("no picture")
+    out, kinds = tmp_path / "out", ["lateral_like", "white_out"]
+    command = ["--data", str(data), "--out", str(out), "--device", "cpu", "--kinds", *kinds]
+    assert script.main(["--weights", *weights, *command]) == 0
+    said = capsys.readouterr()
+    assert f"{broken}: is no image" in said.err and "in use, 0.600" in said.out
+    with (out / "films.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["film"], row["kind"]) for row in rows] == [
+        (name, kind) for name in names for kind in ("as it is", *kinds)
+    ]
+    for found in rows:
+        dices = [float(found[f"dice_{side}"]) for side in ("left", "right") if found[f"dice_{side}"]]
+        assert found["dice"] == (str(min(dices)) if dices else ""), "nothing drawn and nothing found"
+        assert 0 <= float(found["agreement"]) <= 1 >= float(found["score"]) >= 0
+        assert found["lungs_found"] == "2" or float(found["agreement"]) == float(found["score"]) == 0
+        if found["kind"] == "lateral_like":
+            assert set(dices) <= {0.0}, "whatever is found there is wrong"
+    report = json.loads((out / "uncertainty.json").read_text())
+    assert report["members"] == 2
+    defined = dict.fromkeys(found["kind"] for found in rows if found["dice"])
+    assert {"as it is", "white_out"} <= set(defined) and list(report["kinds"]) == [*defined, "all", "showing both"]
+    assert report["kinds"]["all"]["films"] + report["undefined"] == len(rows)
+
+    assert script.main(["--weights", weights[0], *command]) == 1
+    assert "nobody to agree with" in capsys.readouterr().err
+    assert script.main(["--weights", *weights, "--data", str(tmp_path / "absent")]) == 1
+    assert "give a folder" in capsys.readouterr().err
+
+
+def test_films_are_chosen_from_all_over_the_folder(script: ModuleType, data: Path) -> None:
+    names = sorted(path.stem for path in (data / "images").glob("*"))
+    assert [film.stem for film, _ in script.find_pairs(data, 2)] == names[:2]
+    assert [film.stem for film, _ in script.find_pairs(data, 99)] == names
+    (data / "masks" / f"{names[0]}.png").unlink()
+    assert [(film.stem, mask.stem) for film, mask in script.find_pairs(data, 1)] == [(names[1], names[1])]
+
+
+def test_tables_of_rows_whose_answer_is_known(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        # Of these two failures one is caught at 0.9; the score is higher for failures, so it tells the contrary.
+        row("a", 0.5, 0.2, 0.9), row("b", 0.89, 0.93, 0.9), row("c", 0.97, 0.99, 0.8),
+        row("d", 0.95, 0.8, 0.8), row("e", 0.93, 0.98, 0.8), row("f", None, 0.0, 0.0),
+        row("a", 0.99, 1.0, kind="as it is"),
+    ]  # fmt: skip
+    suggested = script.suggest_threshold(rows)
+    assert suggested == pytest.approx((0.93 + 0.98) / 2)  # both failures and one of four others lie below
+    tables = script.report(rows, thresholds := {"in use": 0.9, "suggested": suggested})
+    assert list(tables) == ["blur", "as it is", "all", "showing both"]
+    blur = tables["blur"]
+    assert (blur["films"], blur["failures"], blur["good"]) == (5, 2, 2)
+    assert blur["roc_area"]["agreement"]["value"] == pytest.approx(5 / 6) and blur["roc_area"]["score"]["value"] == 0
+    assert blur["thresholds"]["in use"] == {
+        "agreement": 0.9, "reviewed": 0.4, "failures_caught": 0.5, "good_reviewed": 0.5
+    }
+    assert blur["thresholds"]["suggested"]["failures_caught"] == 1
+    assert tables["all"]["thresholds"]["suggested"]["good_reviewed"] == pytest.approx(1 / 3)
+    assert tables["as it is"]["roc_area"]["agreement"]["value"] is None
+    assert tables["as it is"]["thresholds"]["in use"]["failures_caught"] is None
+    script.print_report(tables, thresholds)
+    assert "suggested, 0.955" in (said := capsys.readouterr().out) and "0.833" in said
+    half = row("g", 0.96, 0.0) | {"dice_left": None}
+    with_half = script.report([*rows, half], thresholds)
+    assert with_half["all"]["roc_area"]["agreement"]["value"] < tables["all"]["roc_area"]["agreement"]["value"]
+    assert with_half["showing both"] == tables["all"]
+    assert np.isnan(script.suggest_threshold(rows[:2]))
+
+
+def test_the_interval_takes_films_with_all_their_rows(script: ModuleType) -> None:
+    rng = np.random.default_rng(0)
+    films = [(f"film {k}", 0.8 if k % 2 else 0.97, rng.normal(0.8 if k % 2 else 0.9, 0.1)) for k in range(40)]
+    once = [row(name, dice, agreement) for name, dice, agreement in films]
+    area, repeated = (script.area_with_interval(rows, "agreement") for rows in (once, once * 4))
+    assert area["low"] < area["value"] < area["high"]
+    assert repeated["value"] == pytest.approx(area["value"])
+    # Four times the same rows are no more evidence.
+    assert repeated["high"] - repeated["low"] == pytest.approx(area["high"] - area["low"], rel=0.02)

@@ -12,6 +12,9 @@ export TF_SET_ONEDNN_FPMATH_MODE=BF16 # convolutions in bfloat16 where the proce
 [ -d runs/phantoms ] || "$python" scripts/make_phantoms.py --out runs/phantoms --count 60 --seed 1000
 [ -f models/unet/efficientnetb0.weights.h5 ] ||
   "$python" scripts/train_unet.py --data "$data/shenzhen" runs/phantoms --epochs 10 --run runs/unet --out models/unet/efficientnetb0.weights.h5
+[ -f runs/drawn/left_out.csv ] ||
+  "$python" scripts/select_drawn.py --data "$data/shenzhen" --unet models/unet/efficientnetb0.weights.h5 --out runs/drawn
 "$python" create_dataset.py --src "$data/kaggle" --out data/dataset
-"$python" train.py --config lungs_small
-"$python" scripts/evaluate.py --weights models/lungs_small_*.weights.h5 --data "$data/jsrt"
+"$python" train.py --config lungs_small_start --member 1 --out runs/start
+"$python" train.py --config lungs_small --weights runs/start/lungs_small_start_1.weights.h5
+"$python" scripts/evaluate.py --weights models/lungs_small_?.weights.h5 --data "$data/jsrt"

@@ -73,13 +73,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("images", "masks"):
         shutil.rmtree(arguments.out / name, ignore_errors=True)
         (arguments.out / name).mkdir(parents=True)
-    left_out = []
+    kept, left_out = 0, []
     for start in tqdm(range(0, len(pairs), BATCH), desc="drawn lungs", unit="batch", disable=None):
-        batch = pairs[start : start + BATCH]
-        films = [read_film(film) for film, _ in batch]
-        votes = probabilities([unet], np.stack([prepare(film) for film in films]))
-        for k, (film_path, mask_path) in enumerate(batch):
-            labels = read_labels(mask_path)
+        batch = []
+        for film_path, mask_path in pairs[start : start + BATCH]:
+            try:
+                batch.append((film_path, mask_path, read_film(film_path), read_labels(mask_path)))
+            except FilmError as error:
+                tqdm.write(f"left out {error}", file=sys.stderr)
+        if not batch:
+            continue
+        votes = probabilities([unet], np.stack([prepare(film) for _, _, film, _ in batch]))
+        for k, (film_path, mask_path, _, labels) in enumerate(batch):
             lungs = find_lungs(votes[:, k], *labels.shape)
             beyond = {
                 lung: share_beyond(labels == lung, lungs[lung], lung) if lung in lungs else 0.0
@@ -90,12 +95,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 shutil.copy2(film_path, arguments.out / "images" / film_path.name)
                 shutil.copy2(mask_path, arguments.out / "masks" / mask_path.name)
+                kept += 1
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerows([("film", "beyond_left", "beyond_right"), *left_out])
     write_bytes(arguments.out / "left_out.csv", table.getvalue().encode())
-    print(f"{arguments.out}: {len(pairs) - len(left_out)} films kept, {len(left_out)} left out (left_out.csv)")
-    return 0
+    print(f"{arguments.out}: {kept} films kept, {len(left_out)} left out (left_out.csv)")
+    return 0 if kept else 1
 
 
 if __name__ == "__main__":

@@ -10,5 +10,5 @@ echo "== lint"
 echo "== types"
 "$python" -m mypy
 echo "== tests"
-"$python" -m coverage run -m pytest -m "not slow" -q -rfEs --durations=10
-"$python" -m coverage report
+# Two at a time: most of the time is spent tracing graphs, which a process does on one core.
+"$python" -m pytest -m "not slow" -q -rfEs --durations=10 -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered

@@ -84,7 +84,7 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
         if not found:
             continue
         height, width = found[0][0]["masks"].shape[:2]
-        boxes = np.stack([mask_box(member["masks"][..., k] >= 0.5) for member, k in found])
+        boxes = np.stack([mask_box(_harden(member["masks"][..., k])) for member, k in found])
         scores = np.array([member["scores"][k] for member, k in found], np.float64)
         # All work is done within the union of the boxes: on a film of 10 megapixels that is several times less.
         margin = bag.opening
@@ -92,7 +92,7 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
         bottom, right = np.minimum(boxes.max(axis=0)[2:] + margin, (height, width))
         window = (slice(top, bottom), slice(left, right))
         drawn = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
-        masks = drawn >= 0.5
+        masks = _harden(drawn)
         by_votes = bag.pixels == "votes"
         counted = _count_votes(masks) if by_votes else drawn.mean(axis=0)
         enough = min(min_votes, len(masks)) if by_votes else 0.5
@@ -161,6 +161,11 @@ def label_mask(lungs: Mapping[int, Lung], shape: tuple[int, ...]) -> np.ndarray:
 def _best_detection(detection: Mapping[str, Any], category: int) -> int | None:
     of_category = np.flatnonzero(np.asarray(detection["class_ids"]) == category)
     return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None
+
+
+def _harden(masks: np.ndarray) -> np.ndarray:
+    """Probabilities as masks; masks as they are, since comparing them would make numbers of them first."""
+    return masks if masks.dtype == bool else masks >= 0.5
 
 
 def _count_votes(masks: np.ndarray) -> np.ndarray:

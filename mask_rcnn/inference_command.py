@@ -254,7 +254,7 @@ def _outcomes(
                 chosen.append((film, 255 - pixels if inverted else pixels, inverted, version))
             if not chosen:
                 continue
-            detections = _detect(members, [equalise(pixels) for _, pixels, _, _ in chosen])
+            detections = detect(members, [equalise(pixels) for _, pixels, _, _ in chosen])
             for (film, pixels, inverted, version), of_film in zip(chosen, detections, strict=True):
                 lungs = bag_film(of_film, members[0].network.config.bag)
                 _write_pictures(film, pixels, lungs, members[0].network.config.laterality, out)
@@ -264,8 +264,8 @@ def _outcomes(
                 progress.update()
 
 
-def _detect(members: Sequence[Member], films: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], ...]]:
-    """For each film what every member detects on it."""
+def detect(members: Sequence[Member], films: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], ...]]:
+    """For each equalised film what every member detects on it, its masks soft where the bag averages them."""
     soft = members[0].network.config.bag.pixels == "probabilities"
     try:
         return zip(*[member.network.detect(films, soft) for member in members], strict=True)

@@ -25,7 +25,7 @@ from mask_rcnn.coco import CATEGORIES
 from mask_rcnn.drawing import outline_lung
 from mask_rcnn.ensemble import bag_film, film_agreement, label_mask
 from mask_rcnn.files import write_bytes
-from mask_rcnn.inference_command import InferenceError, load_members
+from mask_rcnn.inference_command import InferenceError, detect, load_members
 from mask_rcnn.metrics import dice
 from mask_rcnn.radiograph import equalise, read_film, read_labels
 from mask_rcnn.results import picture_png
@@ -66,14 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"draw_failures: {error}", file=sys.stderr)
         return 1
     bag = members[0].network.config.bag
-    soft = bag.pixels == "probabilities"
     names = sorted(path.name for path in (PHANTOMS / "images").glob("*.png"))
     tiles = []
     for number, kind in enumerate(KINDS):
         name = names[number % len(names)]
         pair = read_film(PHANTOMS / "images" / name), read_labels(PHANTOMS / "masks" / name)
         film, drawn = SPOILERS[kind](*pair, np.random.default_rng(number))
-        detections = [member.network.detect([equalise(film)], soft)[0] for member in members]
+        (detections,) = detect(members, [equalise(film)])
         lungs = bag_film(detections, bag)
         found = label_mask(lungs, film.shape)
         dices = [dice(found == category, drawn == category) for category in CATEGORIES]

@@ -40,7 +40,7 @@ from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, film_agreement
 from mask_rcnn.files import write_bytes
-from mask_rcnn.inference_command import InferenceError, Member, load_members
+from mask_rcnn.inference_command import InferenceError, Member, detect, load_members
 from mask_rcnn.metrics import dice, roc_area, youden_threshold
 from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film, read_labels
@@ -93,8 +93,8 @@ def look_at(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> R
     """What ``inference.py`` finds on a film, compared with what is drawn."""
     config = members[0].network.config
     seen = equalise(255 - film if is_inverted(film) else film)
-    soft = config.bag.pixels == "probabilities"
-    lungs = bag_film([member.network.detect([seen], soft=soft)[0] for member in members], config.bag)
+    (detections,) = detect(members, [seen])
+    lungs = bag_film(detections, config.bag)
     if config.laterality != "patient":  # the drawn lungs are the patient's
         drawn = (len(CATEGORIES) + 1 - drawn) * (drawn > 0)
     nothing = np.zeros(film.shape, bool)

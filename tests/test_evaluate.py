@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,6 +15,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from script import copy_phantoms, load_script
 
 from mask_rcnn import coco, evaluation
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
@@ -25,28 +23,17 @@ from mask_rcnn.config import config_from_dict
 from mask_rcnn.ensemble import Lung
 from mask_rcnn.records import read_drawn, read_records
 
-ROOT = Path(__file__).parents[1]
-PHANTOMS = ROOT / "data" / "phantoms"
 HEIGHT, WIDTH = 50, 80
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["evaluate"] = module  # where dataclasses look it up
-    specification.loader.exec_module(module)
-    return module
+    return load_script("evaluate")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for folder in ("images", "masks"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
-        for path in sorted((PHANTOMS / folder).glob("*.png"))[:3]:
-            shutil.copy(path, tmp_path / "data" / folder)
-    return tmp_path / "data"
+    return copy_phantoms(tmp_path / "data", 3)
 
 
 def rectangles() -> np.ndarray:

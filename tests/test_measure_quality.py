@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from script import load_script
 
 from create_dataset.quality import ACCEPTED, REJECTED, REVIEW
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
@@ -21,14 +20,6 @@ FINE = {
     "lungs": 2, "agreement": 0.97, "area": 0.25, "ratio": 0.8, "side_contact": 0, "shape_distance": 1,
     "likeness": 0.9, "heart_side": 3, "sharpness": 0.1, "aspect": 1,
 }  # fmt: skip
-
-
-def load_script(name: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 SCRIPT, SPOILED, OTHER = (load_script(name) for name in ("measure_quality", "spoiled_films", "other_pictures"))

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import keras
 import pytest
+from script import load_script
 
 from mask_rcnn.config import config_from_dict
 from mask_rcnn.model import Network
 
-ROOT = Path(__file__).parents[1]
-
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("measure_speed", ROOT / "scripts" / "measure_speed.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("measure_speed")
 
 
 def test_every_kind_of_layer(script: ModuleType) -> None:

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import csv
 import functools
-import importlib.util
 import json
-import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-PHANTOMS = ROOT / "data" / "phantoms"
+from script import copy_phantoms, load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "scripts" / "measure_uncertainty.py"
-    specification = importlib.util.spec_from_file_location("measure_uncertainty", path)
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("measure_uncertainty")
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    for folder in ("images", "masks"):
-        (tmp_path / "data" / folder).mkdir(parents=True)
-        for path in sorted((PHANTOMS / folder).glob("*.png"))[:3]:
-            shutil.copy(path, tmp_path / "data" / folder)
-    return tmp_path / "data"
+    return copy_phantoms(tmp_path / "data", 3)
 
 
 @pytest.fixture(scope="module")

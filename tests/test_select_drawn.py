@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import shutil
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
+from script import ROOT, copy_phantoms, load_script
 
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
 
-ROOT = Path(__file__).parents[1]
-PHANTOMS = ROOT / "data" / "phantoms"
 UNET = ROOT / "models" / "unet" / "efficientnetb0.weights.h5"
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("select_drawn", ROOT / "scripts" / "select_drawn.py")
-    assert specification and specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("select_drawn")
 
 
 def lung(columns: slice, rows: slice = np.s_[2:18]) -> np.ndarray:
@@ -52,12 +45,8 @@ def test_the_right_lung_has_its_spine_on_the_other_side(script: ModuleType) -> N
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_the_command(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, out = tmp_path / "data", tmp_path / "out"
-    names = sorted(path.name for path in (PHANTOMS / "images").glob("*.png"))[:2]
-    for folder in ("images", "masks"):
-        (data / folder).mkdir(parents=True)
-        for name in names:
-            shutil.copy(PHANTOMS / folder / name, data / folder / name)
+    data, out = copy_phantoms(tmp_path / "data", 2), tmp_path / "out"
+    names = sorted(path.name for path in (data / "images").iterdir())
     labels = np.array(Image.open(data / "masks" / names[1]))
     rows, columns = np.nonzero(labels == LEFT_LUNG)
     heart = np.s_[(rows.min() + rows.max()) // 2 : rows.max(), labels.shape[1] // 2 : (columns.min() + columns.max()) // 2]

@@ -16,6 +16,7 @@ import keras
 from keras import layers
 
 from mask_rcnn.config import RESNET_BLOCKS, NetworkConfig
+from mask_rcnn.normalisation import BatchNormalization
 
 
 def build_pyramid(network: NetworkConfig) -> keras.Model:
@@ -28,7 +29,7 @@ def build_pyramid(network: NetworkConfig) -> keras.Model:
     images = keras.Input((side, side, 3), name="images")
     x = layers.ZeroPadding2D(3, name="conv1_pad")(images)
     x = layers.Conv2D(network.backbone_width, 7, strides=2, name="conv1")(x)
-    x = layers.BatchNormalization(name="bn_conv1")(x)
+    x = BatchNormalization(name="bn_conv1")(x)
     x = layers.Activation("relu", name="conv1_relu")(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same", name="pool1")(x)
     stages = []
@@ -59,13 +60,13 @@ def _bottleneck(x: keras.KerasTensor, name: str, filters: int, stride: int) -> k
     shortcut = x
     if name.endswith("a"):
         shortcut = layers.Conv2D(4 * filters, 1, strides=stride, name=f"res{name}_branch1")(x)
-        shortcut = layers.BatchNormalization(name=f"bn{name}_branch1")(shortcut)
+        shortcut = BatchNormalization(name=f"bn{name}_branch1")(shortcut)
     x = layers.Conv2D(filters, 1, strides=stride, name=f"res{name}_branch2a")(x)
-    x = layers.Activation("relu")(layers.BatchNormalization(name=f"bn{name}_branch2a")(x))
+    x = layers.Activation("relu")(BatchNormalization(name=f"bn{name}_branch2a")(x))
     x = layers.Conv2D(filters, 3, padding="same", name=f"res{name}_branch2b")(x)
-    x = layers.Activation("relu")(layers.BatchNormalization(name=f"bn{name}_branch2b")(x))
+    x = layers.Activation("relu")(BatchNormalization(name=f"bn{name}_branch2b")(x))
     x = layers.Conv2D(4 * filters, 1, name=f"res{name}_branch2c")(x)
-    x = layers.Add(name=f"res{name}_add")([layers.BatchNormalization(name=f"bn{name}_branch2c")(x), shortcut])
+    x = layers.Add(name=f"res{name}_add")([BatchNormalization(name=f"bn{name}_branch2c")(x), shortcut])
     return layers.Activation("relu", name=f"res{name}_out")(x)
 
 
@@ -86,9 +87,9 @@ def build_box_head(network: NetworkConfig) -> keras.Model:
     size, channels = network.box_pool_size, network.box_head_channels
     pooled = keras.Input((size, size, network.pyramid_output_channels), name="pooled")
     x = layers.Conv2D(channels, size, name="mrcnn_class_conv1")(pooled)
-    x = layers.Activation("relu")(layers.BatchNormalization(name="mrcnn_class_bn1")(x))
+    x = layers.Activation("relu")(BatchNormalization(name="mrcnn_class_bn1")(x))
     x = layers.Conv2D(channels, 1, name="mrcnn_class_conv2")(x)
-    x = layers.Activation("relu")(layers.BatchNormalization(name="mrcnn_class_bn2")(x))
+    x = layers.Activation("relu")(BatchNormalization(name="mrcnn_class_bn2")(x))
     x = layers.Reshape((channels,), name="pool_squeeze")(x)
     logits = layers.Dense(network.class_count, name="mrcnn_class_logits")(x)
     deltas = layers.Dense(4 * network.class_count, name="mrcnn_bbox_fc")(x)
@@ -104,6 +105,6 @@ def build_mask_head(network: NetworkConfig) -> keras.Model:
     x = pooled
     for index in (1, 2, 3, 4):
         x = layers.Conv2D(channels, 3, padding="same", name=f"mrcnn_mask_conv{index}")(x)
-        x = layers.Activation("relu")(layers.BatchNormalization(name=f"mrcnn_mask_bn{index}")(x))
+        x = layers.Activation("relu")(BatchNormalization(name=f"mrcnn_mask_bn{index}")(x))
     x = layers.Conv2DTranspose(channels, 2, strides=2, activation="relu", name="mrcnn_mask_deconv")(x)
     return keras.Model(pooled, layers.Conv2D(network.class_count, 1, name="mrcnn_mask")(x), name="mask_head")

@@ -20,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
      "alignment", "duplicates", "legacy", "records"},
-    {"resnet", "layers", "losses"},
+    {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
-    {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation"},
+    {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},
     {"train_command", "inference_command", "results", "devices"},
 )
 FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}
@@ -128,7 +128,8 @@ def test_the_lowest_floor_runs_without_keras() -> None:
 def test_the_network_speaks_keras_alone() -> None:
     backends = {"tensorflow", *OTHER_BACKENDS}
     bound = {name for name in FLOOR_OF if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
-    assert bound <= {"mask_rcnn.devices"}, "the network runs on every backend of Keras"
+    # Batch normalisation is quicker by TensorFlow's own kernel; elsewhere, and to the same result, it is Keras's.
+    assert bound <= {"mask_rcnn.devices", "mask_rcnn.normalisation"}, "the network runs on every backend of Keras"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())

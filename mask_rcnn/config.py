@@ -97,7 +97,7 @@ class DataConfig:
 
     sources: tuple[str, ...] = ("data/dataset/dataset.json",)
     train_fraction: float = 0.9
-    members: str = "bootstrap"  # or "sources": member k learns from source k alone
+    members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _check(config: Config) -> None:
         (0 <= config.detection.mask_margin <= 1, "detection.mask_margin must be in [0, 1]"),
         (len(config.data.sources) > 0, "data.sources must name a dataset JSON or folder"),
         (0 < config.data.train_fraction < 1, "data.train_fraction must lie between 0 and 1"),
-        (config.data.members in ("bootstrap", "sources"), "data.members must be bootstrap or sources"),
+        (config.data.members in ("bootstrap", "all", "sources"), "data.members must be bootstrap, all or sources"),
         (training.precision in PRECISIONS, f"training.precision must be one of {', '.join(PRECISIONS)}"),
         (training.optimiser in ("sgd", "adam"), "training.optimiser must be sgd or adam"),
         (training.schedule in ("constant", "cosine"), "training.schedule must be constant or cosine"),

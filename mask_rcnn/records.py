@@ -233,11 +233,14 @@ def member_records(
         train_by_source: the training films of each source, in the config's order.
         member: from 0.
         mode: "bootstrap" draws as many films as there are, with replacement (Breiman, Bagging Predictors,
-            Machine Learning 24, 1996); "sources" takes all films of source ``member`` modulo their count.
+            Machine Learning 24, 1996); "all" takes every film, so that members differ by their random weights, order and
+            augmentation alone; "sources" takes all films of source ``member`` modulo their count.
         seed: of the draw, together with ``member``.
     """
     if mode == "sources":
         return list(train_by_source[list(train_by_source)[member % len(train_by_source)]])
     records = sorted(chain.from_iterable(train_by_source.values()), key=lambda record: str(record.path))
+    if mode == "all":
+        return records
     drawn = np.random.default_rng((seed, member)).integers(0, len(records), len(records))
     return [records[index] for index in drawn]

@@ -3,7 +3,9 @@
 import os
 import sys
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported: its notes are not for users
+# Before NumPy and TensorFlow are imported.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notes are not for users
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # beside TensorFlow's own threads more only wait for one another
 
 from mask_rcnn.inference_command import main
 

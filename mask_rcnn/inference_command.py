@@ -8,15 +8,13 @@ Shapes
 from __future__ import annotations
 
 import argparse
-import glob
-import hashlib
-import os
 import platform
 import shlex
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,26 +27,15 @@ from mask_rcnn.config import config_to_dict
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import Lung, bag_film, label_mask, majority
 from mask_rcnn.files import file_version, journal_line, writable, write_bytes
+from mask_rcnn.members import InferenceError, Member, draw, load_members, look
 from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film
 from mask_rcnn.visualize import overlay
 
 if TYPE_CHECKING:
-    from mask_rcnn.model import MaskRCNN
+    from mask_rcnn.model import Answer
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
-
-
-class InferenceError(ValueError):
-    """Nothing can be done; the message says why and what would help."""
-
-
-class Member(NamedTuple):
-    """One network of the bag."""
-
-    path: Path
-    sha256: str
-    network: MaskRCNN
 
 
 class Film(NamedTuple):
@@ -58,6 +45,12 @@ class Film(NamedTuple):
     path: Path
     name: str  # relative to the source, with forward slashes
     result: str  # of its label mask and picture, relative to their folders
+
+
+class _ReadFilm(NamedTuple):
+    pixels: np.ndarray  # bones white
+    inverted: bool  # whether they were black
+    version: list[int]  # of the file, as ``file_version`` gives it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +83,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--src", type=Path, default=Path("data"), help="a film or a folder of films (default: data)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
-    parser.add_argument("--batch", type=int, default=1, help="films at a time; 8 are faster on a GPU (default: 1)")
+    parser.add_argument("--batch", type=int, default=8, help="films that the networks see at a time (default: 8)")
     arguments = parser.parse_args(argv)
     if arguments.batch < 1:
         parser.error("--batch must be 1 or more")
@@ -114,55 +107,15 @@ def find_films(source: Path, out: Path) -> list[Film]:
     return [Film(k, *film) for k, film in enumerate(zip(paths, names, outputs, strict=True), start=1)]
 
 
-def load_members(patterns: Sequence[str]) -> list[Member]:
-    """Loads the networks; a file that cannot be used is named and left out, and so is one given twice.
-
-    Args:
-        patterns: paths, or glob patterns that no shell has expanded.
-
-    Raises:
-        InferenceError: none is left, or they differ in what their classes mean.
-    """
-    from mask_rcnn.checkpoint import CheckpointError
-    from mask_rcnn.model import MaskRCNN
-
-    members: list[Member] = []
-    for pattern in patterns:
-        for path in [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern)) or [pattern]:
-            try:
-                if not os.path.isfile(path):
-                    raise CheckpointError(f"{path}: there is no such file; check the path given to --weights")
-                sha256 = _sha256(path)
-                same = next((str(member.path) for member in members if member.sha256 == sha256), None)
-                if same:
-                    raise CheckpointError(f"{path}: the same weights as {same}; each votes once")
-                members.append(Member(Path(path), sha256, MaskRCNN.load(path)))
-            except CheckpointError as error:
-                print(f"left out {error}", file=sys.stderr)
-            except OSError as error:
-                print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
-    if not members:
-        raise InferenceError("no weights that can be used; give --weights models/*.h5, or train them with train.py")
-    first = members[0]
-    for member in members:
-        config = member.network.config
-        if config.network.class_count != len(CATEGORIES) + 1:
-            raise InferenceError(f"{member.path}: {config.network.class_count} classes, not background and two lungs; "
-                                 "leave it out")
-        if config.laterality != first.network.config.laterality:
-            raise InferenceError(f"{member.path}: laterality {config.laterality}, but {first.path} has "
-                                 f"{first.network.config.laterality}; bag weights of one kind only")
-    return members
-
-
 def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], members: list[Member]) -> int:
     out: Path = arguments.out
     config = members[0].network.config
     identity = {"weights": [member.sha256 for member in members], "source": writable(str(arguments.src.resolve()))}
     records = _records_to_keep(out, identity, films)
     todo = [film for film in films if film.name not in records]
-    for member in members if todo else []:  # compiles it, so that the time a film is that of a film
-        member.network.detect([np.zeros((64, 64), np.uint8)] * min(arguments.batch, 2))
+    batch = min(arguments.batch, len(todo))
+    if todo:  # compiles the networks, so that the time a film is that of a film
+        look(members, [np.zeros((64, 64), np.uint8)], batch)
 
     def row(film: Film) -> dict[str, Any]:
         return results.measurements(
@@ -182,7 +135,7 @@ def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], m
             (out / results.JOURNAL).open("ab") as journal,
             (out / results.MEASUREMENTS).open("a", encoding="utf-8", newline="") as table,
         ):
-            for film, outcome in _outcomes(todo, members, arguments.batch, out):
+            for film, outcome in _outcomes(todo, members, batch, out):
                 if isinstance(outcome, str):
                     skipped[film.name] = outcome
                     tqdm.write(f"skipped {outcome}", file=sys.stderr)
@@ -240,42 +193,46 @@ def _outcomes(
     films: Sequence[Film], members: Sequence[Member], batch: int, out: Path
 ) -> Iterator[tuple[Film, dict[str, Any] | str]]:
     """Each film with its record, its files written, or with the reason why it was skipped."""
-    with tqdm(total=len(films), desc="inference", unit="film", disable=None) as progress:
-        for start in range(0, len(films), batch):
-            chosen: list[tuple[Film, np.ndarray, bool, list[int]]] = []
-            for film in films[start : start + batch]:
-                try:
-                    pixels, version = read_film(film.path), file_version(film.path)
-                except (FilmError, OSError) as error:
-                    yield film, str(error)
-                    progress.update()
-                    continue
-                inverted = is_inverted(pixels)
-                chosen.append((film, 255 - pixels if inverted else pixels, inverted, version))
-            if not chosen:
-                continue
-            detections = detect(members, [equalise(pixels) for _, pixels, _, _ in chosen])
-            for (film, pixels, inverted, version), of_film in zip(chosen, detections, strict=True):
-                lungs = bag_film(of_film, members[0].network.config.bag)
-                _write_pictures(film, pixels, lungs, members[0].network.config.laterality, out)
-                yield film, results.film_record(
-                    film.name, film.result, version, pixels.shape, inverted, lungs, len(members)
-                )
-                progress.update()
+    bag, laterality = members[0].network.config.bag, members[0].network.config.laterality
 
+    def finish(film: Film, read: _ReadFilm, answers: Sequence[Answer]) -> dict[str, Any]:
+        shape = read.pixels.shape
+        lungs = bag_film(draw(members, answers, shape), bag)
+        _write_pictures(film, read.pixels, lungs, laterality, out)
+        return results.film_record(film.name, film.result, read.version, shape, read.inverted, lungs, len(members))
 
-def detect(members: Sequence[Member], films: Sequence[np.ndarray]) -> Iterator[tuple[dict[str, np.ndarray], ...]]:
-    """For each equalised film what every member detects on it, its masks soft where the bag averages them."""
-    soft = members[0].network.config.bag.pixels == "probabilities"
+    # While the networks look at a batch, the pictures of the one before are drawn and written beside them.
+    finisher = ThreadPoolExecutor(1)
+    waiting: list[tuple[Film, Future[dict[str, Any]]]] = []
     try:
-        return zip(*[member.network.detect(films, soft) for member in members], strict=True)
-    except Exception as error:
-        # Every backend has its own exception for this, and none is worth importing the backend for.
-        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
-            raise InferenceError(
-                "the device has too little memory; give a smaller --batch, fewer weights or --device cpu"
-            ) from error
-        raise
+        with tqdm(total=len(films), desc="inference", unit="film", disable=None) as progress:
+            for start in range(0, len(films), batch):
+                chosen = []
+                for film in films[start : start + batch]:
+                    try:
+                        chosen.append((film, _read(film.path)))
+                    except (FilmError, OSError) as error:
+                        yield film, str(error)
+                        progress.update()
+                answers = look(members, [equalise(read.pixels) for _, read in chosen], batch) if chosen else []
+                done, waiting = waiting, [
+                    (film, finisher.submit(finish, film, read, of_film))
+                    for (film, read), of_film in zip(chosen, answers, strict=True)
+                ]
+                for film, record in done:
+                    yield film, record.result()
+                    progress.update()
+            for film, record in waiting:
+                yield film, record.result()
+                progress.update()
+    finally:
+        finisher.shutdown(cancel_futures=True)
+
+
+def _read(path: Path) -> _ReadFilm:
+    pixels, version = read_film(path), file_version(path)
+    inverted = is_inverted(pixels)
+    return _ReadFilm(255 - pixels if inverted else pixels, inverted, version)
 
 
 def _write_pictures(film: Film, pixels: np.ndarray, lungs: dict[int, Lung], laterality: str, out: Path) -> None:
@@ -324,8 +281,3 @@ def _print_summary(
     if None not in verdicts:
         print(f"{sum(map(bool, verdicts))} of {len(verdicts)} films are to be looked at: the networks agree less than "
               f"{min_agreement:g} (review in {results.MEASUREMENTS})", flush=True)
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

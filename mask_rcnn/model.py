@@ -17,7 +17,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -27,7 +27,7 @@ from mask_rcnn import checkpoint, losses
 from mask_rcnn.config import Config, DetectionConfig
 from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
 from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
-from mask_rcnn.utils import mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
+from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
 
 Tensor = Any
 
@@ -40,8 +40,17 @@ LAYER_GROUPS = {
     "all": "",
 }
 
-# Films a detection step sees at once; fewer are padded to it, so that nothing compiles twice.
+# Films that a network sees at once: on two cores half the time a film that one alone takes.
 DETECTION_BATCH = 8
+
+
+class Answer(NamedTuple):
+    """What the network says of one film; its own squares and cells (k detections, a mask of m x m cells each)."""
+
+    detections: np.ndarray  # float32 [k, 6], normalised boxes, class id and score; zeros behind the last
+    mask_boxes: np.ndarray  # float32 [k, 4], normalised: where the masks lie
+    masks: np.ndarray  # float32 [k, m, m, c], probabilities
+    window: tuple[int, int, int, int]  # pixels of the square: where the film lies
 
 
 class Network(keras.Model):
@@ -310,34 +319,40 @@ class MaskRCNN:
             For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
             [0, 1], falling, and ``masks`` [height, width, n], bool or float32.
         """
-        found: list[dict[str, np.ndarray]] = []
-        batch = 1 if len(films) == 1 else DETECTION_BATCH
-        for start in range(0, len(films), batch):
-            found += self._detect_batch(films[start : start + batch], batch, soft)
-        return found
-
-    def _detect_batch(self, films: Sequence[np.ndarray], batch: int, soft: bool) -> list[dict[str, np.ndarray]]:
-        side = self.config.network.image_size
         molded = [mold_film(film, self.config.network) for film in films]
-        images = np.zeros((batch, side, side, 3), np.float32)
-        windows = np.zeros((batch, 4), np.float32)
-        for index, (image, window, _) in enumerate(molded):
-            images[index] = image
-            windows[index] = norm_boxes(np.asarray(window, np.float32)[None], (side, side))[0]
-        answers = self.network.predict_on_batch({"images": images, "windows": windows})
-        return [
-            unmold(
-                answers["detections"][index],
-                answers["mask_boxes"][index],
-                answers["masks"][index],
-                molded[index][1],
-                side,
-                film.shape[:2],
-                self.config.detection,
-                soft,
-            )
-            for index, film in enumerate(films)
-        ]
+        answers = self.look(molded, 1 if len(films) == 1 else DETECTION_BATCH)
+        return [self.unmold(answer, film.shape[:2], soft) for answer, film in zip(answers, films, strict=True)]
+
+    def look(self, films: Sequence[MoldedFilm], batch: int) -> list[Answer]:
+        """The network's answers, ``batch`` films at a time; fewer are filled up to it, so that nothing compiles twice."""
+        side = self.config.network.image_size
+        answers = []
+        for start in range(0, len(films), batch):
+            some = films[start : start + batch]
+            images = np.zeros((batch, side, side, 3), np.float32)
+            windows = np.zeros((batch, 4), np.float32)
+            for index, film in enumerate(some):
+                images[index] = film.image
+                windows[index] = norm_boxes(np.asarray(film.window, np.float32)[None], (side, side))[0]
+            told = self.network.predict_on_batch({"images": images, "windows": windows})
+            answers += [
+                Answer(told["detections"][index], told["mask_boxes"][index], told["masks"][index], film.window)
+                for index, film in enumerate(some)
+            ]
+        return answers
+
+    def unmold(self, answer: Answer, shape: tuple[int, int], soft: bool = False) -> dict[str, np.ndarray]:
+        """An answer as ``detect`` gives it, in the pixels of the film, which has ``shape`` (height, width)."""
+        return unmold(*answer, self.config.network.image_size, shape, self.config.detection, soft)
+
+    def get_weights(self) -> list[Tensor]:
+        """A copy of all weights, where the backend keeps its tensors."""
+        return [ops.copy(variable) for variable in self.network.weights]
+
+    def set_weights(self, weights: Sequence[Tensor]) -> None:
+        """Takes weights that ``get_weights`` gave, of this model or of one of the same architecture."""
+        for variable, value in zip(self.network.weights, weights, strict=True):
+            variable.assign(value)
 
 
 def unmold(
@@ -366,18 +381,19 @@ def unmold(
     class_ids = detections[:, 4].astype(np.int32)
     rois = window_to_film(detections[:, :4], window, side, shape)
     whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
-    full = []
-    for index in whole:
+    # Each mask lies in one piece of memory, and films are large: what no mask covers is never written.
+    full = np.zeros((len(whole), *shape), np.float32 if soft else bool)
+    for drawn, index in zip(full, whole, strict=True):
         mask = masks[index, :, :, class_ids[index]]
         if settings.exact_masks:
-            placed = place_mask(mask, mask_boxes[index], window, side, shape)
+            inside, placed = place_mask(mask, mask_boxes[index], window, side, shape)
         else:
-            placed = paste_mask(mask, window_to_film(mask_boxes[index : index + 1], window, side, shape)[0], shape)
-        full.append(placed if soft else placed >= 0.5)
+            box = window_to_film(mask_boxes[index : index + 1], window, side, shape)[0]
+            inside, placed = (slice(None), slice(None)), paste_mask(mask, box, shape)
+        drawn[inside] = placed if soft else placed >= 0.5
     return {
         "rois": rois[whole],
         "class_ids": class_ids[whole],
         "scores": detections[whole, 5].astype(np.float32),
-        # Stacked first and turned then, each mask stays in one piece of memory.
-        "masks": np.moveaxis(np.stack(full), 0, -1) if full else np.zeros((*shape, 0), np.float32 if soft else bool),
+        "masks": np.moveaxis(full, 0, -1),
     }

@@ -9,6 +9,7 @@ Shapes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -128,17 +129,22 @@ def match_anchors(
     return match, deltas
 
 
-def mold_film(film: np.ndarray, network: NetworkConfig) -> tuple[np.ndarray, tuple[int, int, int, int], float]:
-    """The network's input for one film: fitted to the square, three channels, the mean pixel subtracted.
+class MoldedFilm(NamedTuple):
+    """A film as a network takes it."""
+
+    image: np.ndarray  # float32 [image_size, image_size, 3], the mean pixel subtracted
+    window: tuple[int, int, int, int]  # (y1, x1, y2, x2) pixels of the image, where the film lies
+    scale: float  # image over film
+
+
+def mold_film(film: np.ndarray, network: NetworkConfig) -> MoldedFilm:
+    """Makes a film ready for a network, fitted to its square, three channels.
 
     Args:
         film: uint8 [height, width] or [height, width, 3], already equalised.
-
-    Returns:
-        float32 [image_size, image_size, 3]; the window (y1, x1, y2, x2) in its pixels; the scale, square over film.
     """
     square, window, scale = fit_to_square(film, network.image_size)
-    return subtract_mean(square, network), window, scale
+    return MoldedFilm(subtract_mean(square, network), window, scale)
 
 
 def subtract_mean(square: np.ndarray, network: NetworkConfig) -> np.ndarray:
@@ -166,7 +172,7 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
 
 def place_mask(
     mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
-) -> np.ndarray:
+) -> tuple[tuple[slice, slice], np.ndarray]:
     """Reads a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
 
     It inverts how the targets of the mask head are cut, from the first to the last row and column of a box and with no
@@ -181,9 +187,8 @@ def place_mask(
         shape: (height, width) of the film.
 
     Returns:
-        float32, zero outside the box.
+        The rows and columns of the film that lie in the box, and the probabilities there, float32; elsewhere they are 0.
     """
-    full = np.zeros(shape, np.float32)
     weights, inside = [], []
     cells = len(mask)
     for axis in (0, 1):
@@ -191,14 +196,13 @@ def place_mask(
         in_square = (np.arange(pixels) + 0.5) * ((last - first) / pixels) + first - 0.5
         start, end = box[axis] * (side - 1), box[axis + 2] * (side - 1)
         # A box ends half a pixel behind its last pixel's middle.
-        inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5))))
+        inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5)).tolist()))
         in_mask = (in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6))
         # A bilinear reading is a product with hats, one a cell.
         hats = 1 - np.abs(np.clip(in_mask, 0, cells - 1)[:, None] - np.arange(cells))
         weights.append(np.maximum(hats, 0).astype(np.float32))
     rows, columns = weights
-    full[tuple(inside)] = rows @ mask.astype(np.float32) @ columns.T
-    return full
+    return (inside[0], inside[1]), rows @ mask.astype(np.float32) @ columns.T
 
 
 def window_to_film(boxes: np.ndarray, window: Sequence[int], square: int, shape: tuple[int, int]) -> np.ndarray:

@@ -48,8 +48,8 @@ def overlay(
     for category in CATEGORIES:
         lung = (labels == category).astype(np.uint8) * 255
         lung = cv2.resize(lung, (width, height), interpolation=shrinks) >= 128
-        tinted = (1 - OPACITY) * drawn[lung] + OPACITY * np.array(LUNG_COLOURS[category])
-        drawn[lung] = np.round(tinted).astype(np.uint8)
+        colour = np.full_like(drawn, LUNG_COLOURS[category])
+        cv2.copyTo(cv2.addWeighted(drawn, 1 - OPACITY, colour, OPACITY, 0), lung.view(np.uint8), drawn)
         outline_lung(drawn, lung, category)
 
     header = round(1.8 * FONT_SIZE)

@@ -25,7 +25,7 @@ from mask_rcnn.coco import CATEGORIES
 from mask_rcnn.drawing import outline_lung
 from mask_rcnn.ensemble import bag_film, film_agreement, label_mask
 from mask_rcnn.files import write_bytes
-from mask_rcnn.inference_command import InferenceError, detect, load_members
+from mask_rcnn.members import InferenceError, detect, load_members
 from mask_rcnn.metrics import dice
 from mask_rcnn.radiograph import equalise, read_film, read_labels
 from mask_rcnn.results import picture_png

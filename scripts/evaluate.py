@@ -40,7 +40,7 @@ from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, anno
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import Lung, bag_film, label_mask
 from mask_rcnn.files import writable, write_bytes
-from mask_rcnn.inference_command import InferenceError, load_members
+from mask_rcnn.members import InferenceError, detect, load_members
 from mask_rcnn.radiograph import FilmError, equalise
 from mask_rcnn.records import DrawnFilm, FilmRecord, read_drawn, read_records
 from mask_rcnn.results import picture_png
@@ -117,11 +117,12 @@ def with_mask_rcnns(patterns: Sequence[str]) -> tuple[Find, str]:
         return Finding(lungs, list(lungs.items()))
 
     def find(films: Sequence[np.ndarray]) -> dict[str, list[Finding]]:
-        equalised = [equalise(film) for film in films]
-        detections = [member.network.detect(equalised, soft=True) for member in members]
-        found = {name: [of_member(one) for one in ones] for name, ones in zip(names, detections, strict=True)}
-        for bag in bags if len(members) > 1 else ():
-            found[bag] = [of_bag(of_film, bag) for of_film in zip(*detections, strict=True)]
+        found: dict[str, list[Finding]] = {name: [] for name in (*names, *(bags if len(members) > 1 else ()))}
+        for detections in detect(members, [equalise(film) for film in films], soft=True):
+            for name, one in zip(names, detections, strict=True):
+                found[name].append(of_member(one))
+            for bag in bags if len(members) > 1 else ():
+                found[bag].append(of_bag(detections, bag))
         return found
 
     return find, bag_name(config.bag.pixels) if len(members) > 1 else names[0]

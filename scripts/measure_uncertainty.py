@@ -40,7 +40,7 @@ from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, film_agreement
 from mask_rcnn.files import write_bytes
-from mask_rcnn.inference_command import InferenceError, Member, detect, load_members
+from mask_rcnn.members import InferenceError, Member, detect, load_members
 from mask_rcnn.metrics import dice, roc_area, youden_threshold
 from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film, read_labels

@@ -275,8 +275,7 @@ def member(name: str, labels: np.ndarray, probability: float, laterality: str) -
     found = {"class_ids": np.array(list(CATEGORIES)), "scores": np.array([0.75, 0.5], np.float32), "masks": masks,
              "rois": np.array([mask_box(masks[..., k]) for k in range(2)], np.int32)}
     config = config_from_dict({"laterality": laterality, "bag": {"pixels": "probabilities", "opening": 1}})
-    network = SimpleNamespace(config=config, detect=lambda batch, soft: [found] * len(batch))
-    return SimpleNamespace(path=Path(f"{name}.weights.h5"), network=network)
+    return SimpleNamespace(path=Path(f"{name}.weights.h5"), network=SimpleNamespace(config=config), found=found)
 
 
 @pytest.mark.parametrize("laterality", ["patient", "image"])
@@ -286,6 +285,7 @@ def test_members_are_bagged_both_ways(script: ModuleType, monkeypatch: pytest.Mo
     sides = [labels if laterality == "patient" else (3 - labels) * (labels > 0) for labels in (small, drawn, drawn)]
     members = [member(name, labels, p, laterality) for name, labels, p in zip("abc", sides, (0.9, 0.6, 0.6), strict=True)]
     monkeypatch.setattr(script, "load_members", lambda patterns: members)
+    monkeypatch.setattr(script, "detect", lambda asked, films, soft: [[one.found for one in asked] for _ in films])
     find, judged = script.with_mask_rcnns(["*.h5"])
     assert judged == "bag by probabilities"
     found = {network: findings[0] for network, findings in find([drawn]).items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import naive
@@ -331,6 +332,15 @@ def ellipse(height: int, width: int) -> np.ndarray:
     return ((y - 0.47 * height) / (0.35 * height)) ** 2 + ((x - 0.3 * width) / (0.17 * width)) ** 2 < 1
 
 
+def placed_on_film(
+    mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
+) -> np.ndarray:
+    full = np.zeros(shape, np.float32)
+    inside, values = place_mask(mask, box, window, side, shape)
+    full[inside] = values
+    return full
+
+
 class TestPlaceMask:
     @pytest.mark.parametrize("margin", [0.0, 0.1])
     @pytest.mark.parametrize("shape", [(224, 224), (180, 240), (600, 500)])
@@ -342,7 +352,7 @@ class TestPlaceMask:
         size = np.tile(box[2:] - box[:2], 2)
         box += margin * size * (-1, -1, 1, 1)
         target = cut_target(labels, box, 56)
-        placed = place_mask(target, box, window, 256, shape) >= 0.5
+        placed = placed_on_film(target, box, window, 256, shape) >= 0.5
         exact = 2 * (placed & lung).sum() / (placed.sum() + lung.sum())
         pasted = paste_mask(target, window_to_film(box[None], window, 256, shape)[0], shape) >= 0.5
         as_published = 2 * (pasted & lung).sum() / (pasted.sum() + lung.sum())
@@ -356,7 +366,7 @@ class TestPlaceMask:
         mask = rng.uniform(0, 1, (5, 5)).astype(np.float32)
         window, side, shape = (0, 8, 64, 56), 64, (40, 30)
         box = np.array([0.2, 0.33, 0.61, 0.75])
-        placed = place_mask(mask, box, window, side, shape)
+        placed = placed_on_film(mask, box, window, side, shape)
         for y in range(shape[0]):
             for x in range(shape[1]):
                 at = ((y + 0.5) * 64 / 40 - 0.5, (x + 0.5) * 48 / 30 + 8 - 0.5)
@@ -367,7 +377,7 @@ class TestPlaceMask:
                 assert placed[y, x] == pytest.approx(expected, abs=1e-5)
 
     def test_an_empty_box_gives_at_most_its_pixel(self) -> None:
-        assert place_mask(np.ones((28, 28)), (0.5, 0.5, 0.5, 0.5), (0, 0, 64, 64), 64, (64, 64)).sum() <= 4
+        assert placed_on_film(np.ones((28, 28)), (0.5, 0.5, 0.5, 0.5), (0, 0, 64, 64), 64, (64, 64)).sum() <= 4
 
 
 class TestWindowToFilm:

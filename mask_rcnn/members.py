@@ -1,0 +1,153 @@
+"""The trained networks of a bag: loading them, and asking all of them about films.
+
+Shapes
+    film    uint8 [height, width], grey, equalised
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mask_rcnn.coco import CATEGORIES
+from mask_rcnn.config import Config
+from mask_rcnn.utils import MoldedFilm, mold_film
+
+if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
+    from mask_rcnn.model import Answer, MaskRCNN
+
+
+class InferenceError(ValueError):
+    """Nothing can be done; the message says why and what would help."""
+
+
+class Member(NamedTuple):
+    """One network of the bag.
+
+    Members of one config share a network, which is built and compiled once, and take turns in it: that is quick, and
+    compiling is most of a start.
+    """
+
+    path: Path
+    sha256: str
+    network: MaskRCNN
+    weights: list[Any] | None = None  # what the network has to hold to be this member; None where it is no other
+
+
+def load_members(patterns: Sequence[str]) -> list[Member]:
+    """Loads the networks; a file that cannot be used is named and left out, and so is one given twice.
+
+    Args:
+        patterns: paths, or glob patterns that no shell has expanded.
+
+    Raises:
+        InferenceError: none is left, or they differ in what their classes mean.
+    """
+    from mask_rcnn.checkpoint import CheckpointError
+
+    members: list[Member] = []
+    networks: dict[Config, MaskRCNN] = {}
+    for pattern in patterns:
+        for path in [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern)) or [pattern]:
+            try:
+                members.append(_load(path, members, networks))
+            except CheckpointError as error:
+                print(f"left out {error}", file=sys.stderr)
+            except OSError as error:
+                print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
+    if not members:
+        raise InferenceError("no weights that can be used; give --weights models/*.h5, or train them with train.py")
+    first = members[0]
+    for member in members:
+        config = member.network.config
+        if config.network.class_count != len(CATEGORIES) + 1:
+            raise InferenceError(f"{member.path}: {config.network.class_count} classes, not background and two lungs; "
+                                 "leave it out")
+        if config.laterality != first.network.config.laterality:
+            raise InferenceError(f"{member.path}: laterality {config.laterality}, but {first.path} has "
+                                 f"{first.network.config.laterality}; bag weights of one kind only")
+    users = Counter(id(member.network) for member in members)
+    return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
+
+
+def _load(path: str, members: Sequence[Member], networks: dict[Config, MaskRCNN]) -> Member:
+    from mask_rcnn import checkpoint
+    from mask_rcnn.model import MaskRCNN
+
+    if not os.path.isfile(path):
+        raise checkpoint.CheckpointError(f"{path}: there is no such file; check the path given to --weights")
+    with open(path, "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    same = next((str(member.path) for member in members if member.sha256 == sha256), None)
+    if same:
+        raise checkpoint.CheckpointError(f"{path}: the same weights as {same}; each votes once")
+    config = checkpoint.read_config(path)
+    network = networks.get(config)
+    if network is None:
+        networks[config] = network = MaskRCNN.load(path)
+    else:
+        network.load_weights(path)
+    return Member(Path(path), sha256, network, network.get_weights())
+
+
+def look(members: Sequence[Member], films: Sequence[np.ndarray], batch: int) -> list[list[Answer]]:
+    """The members' answers on each of some equalised films, of any sizes; ``draw`` makes masks of them.
+
+    Args:
+        batch: films that a network sees at a time; for every size it is compiled once.
+
+    Raises:
+        InferenceError: the device has too little memory.
+    """
+    networks = {member.network.config.network for member in members}  # one, as a rule: a film is made ready once
+    molded = {network: [mold_film(film, network) for film in films] for network in networks}
+    answers = [_ask(member, molded[member.network.config.network], batch) for member in members]
+    return [list(of_film) for of_film in zip(*answers, strict=True)]
+
+
+def draw(
+    members: Sequence[Member], answers: Sequence[Answer], shape: tuple[int, int], soft: bool | None = None
+) -> list[dict[str, np.ndarray]]:
+    """What each member detects on one film of ``shape`` (height, width), as ``MaskRCNN.detect`` gives it.
+
+    Args:
+        answers: one a member.
+        soft: whether the masks are probabilities; by default where the bag averages them.
+    """
+    if soft is None:
+        soft = members[0].network.config.bag.pixels == "probabilities"
+    return [member.network.unmold(answer, shape, soft) for member, answer in zip(members, answers, strict=True)]
+
+
+def detect(
+    members: Sequence[Member], films: Sequence[np.ndarray], soft: bool | None = None
+) -> Iterator[list[dict[str, np.ndarray]]]:
+    """``look`` and ``draw``: what each member detects on each equalised film, one film's masks at a time."""
+    from mask_rcnn.model import DETECTION_BATCH
+
+    answers = look(members, films, 1 if len(films) == 1 else DETECTION_BATCH)
+    for film, of_film in zip(films, answers, strict=True):
+        yield draw(members, of_film, film.shape[:2], soft)
+
+
+def _ask(member: Member, films: Sequence[MoldedFilm], batch: int) -> list[Answer]:
+    network = member.network
+    try:
+        if member.weights is not None:
+            network.set_weights(member.weights)
+        return network.look(films, batch)
+    except Exception as error:
+        # Every backend has its own exception for this, and none is worth importing the backend for.
+        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+            raise InferenceError(
+                "the device has too little memory; give a smaller --batch, fewer weights or --device cpu"
+            ) from error
+        raise

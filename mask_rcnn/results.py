@@ -1,7 +1,7 @@
 """What inference writes: label masks, pictures, the journal, COCO results and measurements.
 
 Every film is one record, a line of the journal; COCO results and measurements are made of records alone, so a stopped
-run loses the film at hand and nothing else.
+run loses the films at hand and nothing else.
 
 Shapes
     labels  uint8 [height, width], 0 background, else the category id

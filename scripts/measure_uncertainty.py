@@ -3,9 +3,10 @@
     python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/shenzhen
     python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/jsrt --out results/uncertainty_jsrt
 
-``DIR`` holds ``images/NAME.*`` and ``masks/NAME.png``. ``--count`` of its films are looked at as they are and spoilt in
-each way of ``spoiled_films.py``, as ``inference.py`` looks at them. A result is a failure where the lung that is found
-worse has Dice below 0.90, a missing one 0, against what was drawn and then moved with the film.
+The data are a folder of ``images/NAME.*`` and ``masks/NAME.png``, or a COCO JSON. ``--count`` of the films are looked
+at as they are and spoilt in each way of ``spoiled_films.py``, as ``inference.py`` looks at them. A result is a
+failure where the lung that is found worse has Dice below 0.90, a missing one 0, against what was drawn and then moved
+with the film.
 
 The curve is the ROC of ``film_agreement`` for failures against all other films; the score of the lung that is less
 certain is its rival. Intervals hold 95 % of bootstrap samples, which are drawn of films with all their spoilt copies.
@@ -36,14 +37,15 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.coco import CATEGORIES, write_json
+from mask_rcnn.coco import CATEGORIES, DatasetError, write_json
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, film_agreement
 from mask_rcnn.files import write_bytes
 from mask_rcnn.members import InferenceError, Member, detect, load_members
 from mask_rcnn.metrics import dice, roc_area, youden_threshold
 from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film, read_labels
+from mask_rcnn.radiograph import FilmError, equalise
+from mask_rcnn.records import FilmRecord, read_drawn, read_records
 from spoiled_films import SPOILERS
 
 AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"
@@ -55,38 +57,30 @@ SAMPLES = 1000  # of the bootstrap
 Row = dict[str, Any]  # by COLUMNS; a Dice is None where the lung is neither drawn nor found
 
 
-def find_pairs(folder: Path, count: int) -> list[tuple[Path, Path]]:
-    """``count`` films that have a mask, and the masks, evenly from all over the folder.
-
-    Raises:
-        InferenceError: there are none.
-    """
-    films = find_film_paths(folder / "images") if (folder / "images").is_dir() else []
-    pairs = [(film, mask) for film in films if (mask := folder / "masks" / f"{film.stem}.png").is_file()]
-    if not pairs:
-        raise InferenceError(f"{folder}: no film with a mask; give a folder with images/NAME.* and masks/NAME.png")
-    return [pairs[k * len(pairs) // count] for k in range(count)] if count < len(pairs) else pairs
-
-
-def look_at_all(members: Sequence[Member], pairs: Sequence[tuple[Path, Path]], kinds: Sequence[str]) -> Iterator[Row]:
-    """The rows of every film, as it is and spoilt; a pair that cannot be read is named and left out."""
-    with tqdm(total=len(pairs) * (1 + len(kinds)), desc="uncertainty", unit="look", disable=None) as progress:
-        for number, (film_path, mask_path) in enumerate(pairs):
+def look_at_all(members: Sequence[Member], records: Sequence[FilmRecord], kinds: Sequence[str]) -> Iterator[Row]:
+    """The rows of every film, as it is and spoilt; one that cannot be read is named and left out."""
+    with tqdm(total=len(records) * (1 + len(kinds)), desc="uncertainty", unit="look", disable=None) as progress:
+        for number, record in enumerate(records):
             try:
-                film, labels = read_film(film_path), read_labels(mask_path)
-            except FilmError as error:
+                film, labels, _ = read_drawn(record)
+            except (FilmError, DatasetError) as error:
                 tqdm.write(f"skipped {error}", file=sys.stderr)
                 progress.update(1 + len(kinds))
                 continue
             if labels.shape != film.shape:
                 labels = cv2.resize(labels, film.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-            yield {"film": film_path.name, "kind": AS_IT_IS} | look_at(members, film, labels)
+            yield {"film": record.path.name, "kind": AS_IT_IS} | look_at(members, film, labels)
             progress.update()
             for kind in kinds:
                 # Seeded by the kind's place in the table, so that a kind is spoilt alike whichever others are asked for.
                 rng = np.random.default_rng((number, list(SPOILERS).index(kind)))
-                yield {"film": film_path.name, "kind": kind} | look_at(members, *SPOILERS[kind](film, labels, rng))
+                yield {"film": record.path.name, "kind": kind} | look_at(members, *SPOILERS[kind](film, labels, rng))
                 progress.update()
+
+
+def evenly(records: Sequence[FilmRecord], count: int) -> list[FilmRecord]:
+    """``count`` of the films, from all over them; all where there are fewer."""
+    return [records[k * len(records) // count] for k in range(count)] if count < len(records) else list(records)
 
 
 def look_at(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> Row:
@@ -213,7 +207,8 @@ def csv_text(rows: Sequence[Row]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag, two or more")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds images/ and masks/")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR",
+                        help="a folder with images/ and masks/, or a COCO JSON")
     parser.add_argument("--count", type=int, default=48, metavar="N", help="films; default: %(default)s")
     parser.add_argument("--kinds", nargs="+", choices=SPOILERS, default=list(SPOILERS), metavar="KIND",
                         help=f"of {', '.join(SPOILERS)}; default: all")
@@ -223,14 +218,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.count < 1:
         parser.error("--count must be 1 or more")
     try:
-        pairs = find_pairs(arguments.data, arguments.count)
+        records = evenly(read_records(arguments.data, "patient"), arguments.count)
         print(choose_device(arguments.device), flush=True)
         members = load_members(arguments.weights)
         if len(members) < 2:
             raise InferenceError(f"{members[0].path}: one network has nobody to agree with; give two or more to --weights")
-        rows = list(look_at_all(members, pairs, arguments.kinds))
+        rows = list(look_at_all(members, records, arguments.kinds))
         if not rows:
-            raise InferenceError(f"{arguments.data}: none of its {len(pairs)} films could be used")
+            raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
         write_bytes(arguments.out / "films.csv", csv_text(rows).encode("utf-8", "replace"))
         thresholds = {"in use": members[0].network.config.bag.min_agreement, "suggested": suggest_threshold(rows)}
         thresholds = {name: threshold for name, threshold in thresholds.items() if not np.isnan(threshold)}
@@ -240,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "command": command, "data": str(arguments.data), "members": len(members), "thresholds": thresholds,
             "undefined": sum(row["dice"] is None for row in rows), "kinds": tables,
         })
-    except (InferenceError, DeviceError, OSError) as error:
+    except (InferenceError, DatasetError, DeviceError, FilmError, OSError) as error:
         print(f"measure_uncertainty: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

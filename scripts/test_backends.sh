@@ -8,7 +8,7 @@ bash scripts/setup.sh requirements.txt requirements-dev.txt requirements-backend
 
 tests=("$@")
 if [ $# -eq 0 ]; then
-    for name in layers losses resnet model parity checkpoint imagenet compiled precision backends train inference shipped_models; do
+    for name in layers losses normalisation resnet model members parity checkpoint imagenet compiled precision backends train inference shipped_models; do
         tests+=("tests/test_$name.py")
     done
 fi

@@ -454,6 +454,13 @@ def test_bootstrap_members() -> None:
     assert member_records(turned, 1, "bootstrap", 0) == members[1]
 
 
+def test_members_of_all_films() -> None:
+    records = records_of([str(index) for index in range(5)])
+    for member in range(2):
+        assert set(member_records({"b": records[:2], "a": records[2:]}, member, "all", 0)) == set(records)
+    assert len(member_records({"a": records}, 0, "all", 0)) == 5
+
+
 def test_source_members() -> None:
     records = records_of([str(index) for index in range(5)])
     by_source = {"b": records[:2], "a": records[2:]}

@@ -94,15 +94,15 @@ def test_the_command(
     assert script.main(["--weights", weights[0], *command]) == 1
     assert "nobody to agree with" in capsys.readouterr().err
     assert script.main(["--weights", *weights, "--data", str(tmp_path / "absent")]) == 1
-    assert "give a folder" in capsys.readouterr().err
+    assert "absent" in capsys.readouterr().err
 
 
 def test_films_are_chosen_from_all_over_the_folder(script: ModuleType, data: Path) -> None:
+    records = script.read_records(data, "patient")
     names = sorted(path.stem for path in (data / "images").glob("*"))
-    assert [film.stem for film, _ in script.find_pairs(data, 2)] == names[:2]
-    assert [film.stem for film, _ in script.find_pairs(data, 99)] == names
-    (data / "masks" / f"{names[0]}.png").unlink()
-    assert [(film.stem, mask.stem) for film, mask in script.find_pairs(data, 1)] == [(names[1], names[1])]
+    assert [record.path.stem for record in script.evenly(records, 99)] == names
+    assert [record.path.stem for record in script.evenly(records, 2)] == names[:2]
+    assert script.evenly(list(range(100)), 4) == [0, 25, 50, 75]
 
 
 def test_tables_of_rows_whose_answer_is_known(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:

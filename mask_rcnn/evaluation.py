@@ -5,6 +5,7 @@ Shapes
     mask    bool [height, width], one lung
     box     (y1, x1, y2, x2) pixels, the lower right corner outside
     values  float [films, measures], NaN where a measure is undefined
+    map     float [2, 4, 3]: missed and excess area; quarters from apex to base; medial, middle and lateral third
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mask_rcnn.coco import CATEGORIES, encode_mask, mask_box, new_dataset, to_xywh
+from mask_rcnn.coco import CATEGORIES, RIGHT_LUNG, encode_mask, mask_box, new_dataset, to_xywh
 from mask_rcnn.ensemble import Lung, label_mask
 from mask_rcnn.metrics import box_iou, dice, iou, laterality_swapped, surface_distances
 
@@ -80,6 +81,27 @@ def measure_film(
     row["missed"] = sum(bool((drawn == k).any() and not (found == k).any()) for k in SIDES)
     row["swapped"] = int(laterality_swapped(found, drawn))
     return row
+
+
+def error_map(found: np.ndarray, drawn: np.ndarray, category: int) -> np.ndarray:
+    """Where along a lung its errors lie, each in shares of the drawn area: what was missed, and what was found beyond it.
+
+    Args:
+        found, drawn: bool [height, width], the patient's lung of that category; something is drawn.
+
+    Returns:
+        A map over the drawn lung's box; what lies outside the box counts in the nearest cell.
+    """
+    if category == RIGHT_LUNG:  # whose medial side lies on the image's right
+        found, drawn = found[:, ::-1], drawn[:, ::-1]
+    y1, x1, y2, x2 = mask_box(drawn)
+    errors = np.zeros((2, 4, 3))
+    for counts, wrong in zip(errors, (drawn & ~found, found & ~drawn), strict=True):
+        rows, columns = np.nonzero(wrong)
+        down = np.clip((rows - y1) * 4 // (y2 - y1), 0, 3)
+        across = np.clip((columns - x1) * 3 // (x2 - x1), 0, 2)
+        np.add.at(counts, (down, across), 1)
+    return errors / np.count_nonzero(drawn)
 
 
 def is_right(category: int, mask: np.ndarray, drawn: np.ndarray) -> bool:

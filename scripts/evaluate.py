@@ -8,8 +8,8 @@
 the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) says them.
 
 ``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` means, bootstrap intervals, COCO's average
-precision and the calibration of the scores, ``OUT/worst/`` the ten films with the lowest Dice of either lung: the drawn
-lungs outlined in white, the found ones in colours.
+precision, the calibration of the scores and where along a lung its errors lie, ``OUT/worst/`` the ten films with the
+lowest Dice of either lung: the drawn lungs outlined in white, the found ones in colours.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -47,6 +47,7 @@ from mask_rcnn.results import picture_png
 from mask_rcnn.visualize import overlay
 
 BATCH, BATCH_PIXELS = 8, 16_000_000  # films, and pixels of them, that are in memory at once
+ERRORS = ("missed", "excess")  # in the order of ``evaluation.error_map``
 WORST, PICTURE_SIDE = 10, 800  # films, pixels
 PRINTED = {"iou": 4, "hd95_px": 2, "hd95_percent": 2, "hd95_mm": 2, "msd_px": 2, "msd_mm": 2, "box_iou": 4}  # with digits
 
@@ -69,6 +70,7 @@ class Evidence:
     rows: list[dict[str, Any]] = field(default_factory=list)  # of the CSV, one a film
     results: list[dict[str, Any]] = field(default_factory=list)  # COCO's, one a detection
     right: list[bool] = field(default_factory=list)  # of each detection
+    errors: dict[int, list[np.ndarray]] = field(default_factory=lambda: {category: [] for category in CATEGORIES})
 
 
 @dataclass
@@ -206,6 +208,10 @@ def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: fl
                 lungs = {category: fit(lung, drawn.shape) for category, lung in finding.lungs.items()}
                 row = evaluation.measure_film(lungs, drawn, mm)
                 evidence.rows.append({"network": network, "film": names[number], **row})
+                found = label_mask(lungs, drawn.shape)
+                for category, maps in evidence.errors.items():
+                    if (drawn == category).any():
+                        maps.append(evaluation.error_map(found == category, drawn == category, category))
                 for category, lung in finding.detections:
                     lung = fit(lung, drawn.shape)
                     evidence.results.append(evaluation.coco_result(number, category, lung))
@@ -222,6 +228,8 @@ def summarise(kept: Evaluation) -> dict[str, dict[str, Any]]:
         network: evaluation.summarise(evidence.rows)
         | {"average_precision": evaluation.average_precision(kept.images, kept.annotations, evidence.results)}
         | {"calibration": evaluation.calibration([found["score"] for found in evidence.results], evidence.right)}
+        | {"error_map": {evaluation.SIDES[category]: dict(zip(ERRORS, np.mean(maps, axis=0).tolist(), strict=True))
+                         for category, maps in evidence.errors.items() if maps}}
         for network, evidence in kept.networks.items()
     }
 
@@ -290,6 +298,14 @@ def table_lines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
         yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
+def error_lines(maps: dict[str, dict[str, list[list[float]]]]) -> Iterator[str]:
+    """Where along each lung the errors lie, in percent of its area."""
+    for lung, of_lung in maps.items():
+        yield f"{lung} lung, % of its area: {', '.join(of_lung)}, each from medial to lateral"
+        for name, *rows in zip(("apex", "", "", "base"), *of_lung.values(), strict=True):
+            yield f"  {name:4}  " + "   |".join("".join(f"{100 * share:7.2f}" for share in row) for row in rows)
+
+
 def _millimetres(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
@@ -329,7 +345,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("evaluate: stopped, nothing was written", file=sys.stderr)
         return 130
-    print(*table_lines(summaries), sep="\n")
+    print(*table_lines(summaries), *error_lines(summaries[judged]["error_map"]), sep="\n")
     print(f"{arguments.out}: films.csv, evaluation.json, worst/ ({judged})")
     return 0
 

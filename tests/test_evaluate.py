@@ -156,6 +156,20 @@ def test_average_precision_counts_what_is_too_much_and_too_little(script: Module
     assert evaluation.calibration([result["score"] for result in unknown], network.right) is None
 
 
+def test_where_the_errors_lie() -> None:
+    drawn = np.zeros((60, 50), bool)
+    drawn[10:50, 20:32] = True
+    found = drawn.copy()
+    found[10:13, 20:24] = False  # at the top, on the image's left: medial in a left lung
+    found[45:55, 32:34] = True  # at the base, beyond the other side
+    left, right = (evaluation.error_map(found, drawn, category) for category in (LEFT_LUNG, 3 - LEFT_LUNG))
+    expected = np.zeros((2, 4, 3))
+    expected[0, 0, 0], expected[1, 3, 2] = 12 / 480, 20 / 480
+    np.testing.assert_allclose(left, expected)
+    np.testing.assert_allclose(right, expected[:, :, ::-1])
+    assert not evaluation.error_map(drawn, drawn, LEFT_LUNG).any()
+
+
 def test_calibration_of_known_scores() -> None:
     answer = evaluation.calibration([0.95] * 10 + [0.55] * 30, [True] * 9 + [False] + [True] * 24 + [False] * 6)
     assert answer is not None
@@ -315,6 +329,7 @@ def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pyt
     arguments = ["--weights", str(tmp_path / "*.weights.h5"), "--data", str(data), "--out", str(tmp_path / "out")]
     assert script.main([*arguments, "--spacing", "0.5", "--device", "cpu"]) == 0
     said = capsys.readouterr()
+    assert "left lung, % of its area: missed, excess" in said.out
     assert "is no label mask" in said.err and "has no mask" in said.err and "bag by probabilities" in said.out
     networks = ["a", "b", "bag by votes", "bag by probabilities"]
     with (tmp_path / "out" / "films.csv").open(newline="") as file:
@@ -325,6 +340,10 @@ def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pyt
     for row, summary in zip(rows, content["networks"].values(), strict=True):
         assert summary["films"] == 1 and 0 <= summary["average_precision"]["mask"]["ap"] <= 1
         assert summary["calibration"] is not None  # both networks find something
+        for side in ("left", "right"):
+            maps = summary["error_map"][side]
+            area = 1 - sum(map(sum, maps["missed"])) + sum(map(sum, maps["excess"]))
+            assert np.shape(maps["missed"]) == (4, 3) and area >= 0
         assert round(summary["both"]["dice"]["mean"], 6) == float(row["dice_both"])
         if row["hd95_px_both"]:
             assert float(row["hd95_mm_both"]) == pytest.approx(0.5 * float(row["hd95_px_both"]))

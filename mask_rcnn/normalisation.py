@@ -12,6 +12,7 @@ import keras
 from keras import layers
 
 
+@keras.saving.register_keras_serializable("mask_rcnn")
 class BatchNormalization(layers.BatchNormalization):
     """Keras's layer (Ioffe and Szegedy, ICML 2015), weights, names and results alike.
 

@@ -6,6 +6,7 @@ Shapes
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -105,7 +106,7 @@ def look(members: Sequence[Member], films: Sequence[np.ndarray], batch: int) -> 
         batch: films that a network sees at a time; for every size it is compiled once.
 
     Raises:
-        InferenceError: the device has too little memory.
+        InferenceError: there is too little memory.
     """
     networks = {member.network.config.network for member in members}  # one, as a rule: a film is made ready once
     molded = {network: [mold_film(film, network) for film in films] for network in networks}
@@ -121,10 +122,14 @@ def draw(
     Args:
         answers: one a member.
         soft: whether the masks are probabilities; by default where the bag averages them.
+
+    Raises:
+        InferenceError: there is too little memory.
     """
     if soft is None:
         soft = members[0].network.config.bag.pixels == "probabilities"
-    return [member.network.unmold(answer, shape, soft) for member, answer in zip(members, answers, strict=True)]
+    with _enough_memory():
+        return [member.network.unmold(answer, shape, soft) for member, answer in zip(members, answers, strict=True)]
 
 
 def detect(
@@ -139,15 +144,20 @@ def detect(
 
 
 def _ask(member: Member, films: Sequence[MoldedFilm], batch: int) -> list[Answer]:
-    network = member.network
-    try:
+    with _enough_memory():
         if member.weights is not None:
-            network.set_weights(member.weights)
-        return network.look(films, batch)
+            member.network.set_weights(member.weights)
+        return member.network.look(films, batch)
+
+
+@contextlib.contextmanager
+def _enough_memory() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         # Every backend has its own exception for this, and none is worth importing the backend for.
         if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
             raise InferenceError(
-                "the device has too little memory; give a smaller --batch, fewer weights or --device cpu"
+                "there is too little memory; give a smaller --batch, fewer weights or --device cpu"
             ) from error
         raise

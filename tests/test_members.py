@@ -74,6 +74,7 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
     def fail(*arguments: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(loaded[0].network, "look", fail)
-    with pytest.raises(members.InferenceError, match="too little memory; give a smaller --batch"):
-        list(members.detect(loaded, films))
+    for step in ("unmold", "look"):
+        monkeypatch.setattr(loaded[0].network, step, fail)
+        with pytest.raises(members.InferenceError, match="too little memory; give a smaller --batch"):
+            list(members.detect(loaded, films))

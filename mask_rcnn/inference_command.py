@@ -201,8 +201,9 @@ def _outcomes(
         _write_pictures(film, read.pixels, lungs, laterality, out)
         return results.film_record(film.name, film.result, read.version, shape, read.inverted, lungs, len(members))
 
-    # While the networks look at a batch, the pictures of the one before are drawn and written beside them.
-    finisher = ThreadPoolExecutor(1)
+    # While the networks look at a batch, the pictures of the one before are drawn and written beside them; by one thread
+    # alone the drawing of large films would take longer than the looking.
+    finisher = ThreadPoolExecutor(2)
     waiting: list[tuple[Film, Future[dict[str, Any]]]] = []
     try:
         with tqdm(total=len(films), desc="inference", unit="film", disable=None) as progress:

@@ -134,7 +134,7 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"detection": {"nms_threshold": 0}}, "detection.nms_threshold"),
         ({"data": {"sources": []}}, "data.sources"),
         ({"data": {"train_fraction": 1}}, "data.train_fraction"),
-        ({"data": {"members": "all"}}, "data.members"),
+        ({"data": {"members": "each"}}, "data.members"),
         ({"training": {"precision": "float64"}}, "training.precision must be one of float32, float16, bfloat16"),
         ({"training": {"optimiser": "lion"}}, "training.optimiser"),
         ({"training": {"schedule": "linear"}}, "training.schedule"),

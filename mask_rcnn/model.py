@@ -352,7 +352,7 @@ class MaskRCNN:
     def set_weights(self, weights: Sequence[Tensor]) -> None:
         """Takes weights that ``get_weights`` gave, of this model or of one of the same architecture."""
         for variable, value in zip(self.network.weights, weights, strict=True):
-            variable.assign(value)
+            variable.assign(ops.copy(value))  # a step of JAX gives away the arrays that it was given
 
 
 def unmold(

@@ -99,11 +99,13 @@ def _load(path: str, members: Sequence[Member], networks: dict[Config, MaskRCNN]
     return Member(Path(path), sha256, network, network.get_weights())
 
 
-def look(members: Sequence[Member], films: Sequence[np.ndarray], batch: int) -> list[list[Answer]]:
+def look(
+    members: Sequence[Member], films: Sequence[np.ndarray], batch: int | None = None
+) -> list[list[Answer]]:
     """The members' answers on each of some equalised films, of any sizes; ``draw`` makes masks of them.
 
     Args:
-        batch: films that a network sees at a time; for every size it is compiled once.
+        batch: films that a network sees at a time, as in ``MaskRCNN.look``; for every size it is compiled once.
 
     Raises:
         InferenceError: there is too little memory.
@@ -136,14 +138,11 @@ def detect(
     members: Sequence[Member], films: Sequence[np.ndarray], soft: bool | None = None
 ) -> Iterator[list[dict[str, np.ndarray]]]:
     """``look`` and ``draw``: what each member detects on each equalised film, one film's masks at a time."""
-    from mask_rcnn.model import DETECTION_BATCH
-
-    answers = look(members, films, 1 if len(films) == 1 else DETECTION_BATCH)
-    for film, of_film in zip(films, answers, strict=True):
+    for film, of_film in zip(films, look(members, films), strict=True):
         yield draw(members, of_film, film.shape[:2], soft)
 
 
-def _ask(member: Member, films: Sequence[MoldedFilm], batch: int) -> list[Answer]:
+def _ask(member: Member, films: Sequence[MoldedFilm], batch: int | None) -> list[Answer]:
     with _enough_memory():
         if member.weights is not None:
             member.network.set_weights(member.weights)

@@ -320,11 +320,15 @@ class MaskRCNN:
             [0, 1], falling, and ``masks`` [height, width, n], bool or float32.
         """
         molded = [mold_film(film, self.config.network) for film in films]
-        answers = self.look(molded, 1 if len(films) == 1 else DETECTION_BATCH)
+        answers = self.look(molded)
         return [self.unmold(answer, film.shape[:2], soft) for answer, film in zip(answers, films, strict=True)]
 
-    def look(self, films: Sequence[MoldedFilm], batch: int) -> list[Answer]:
-        """The network's answers, ``batch`` films at a time; fewer are filled up to it, so that nothing compiles twice."""
+    def look(self, films: Sequence[MoldedFilm], batch: int | None = None) -> list[Answer]:
+        """The network's answers, ``batch`` films at a time; fewer are filled up to it, so that nothing compiles twice.
+
+        By default one film is looked at alone, and more ``DETECTION_BATCH`` at a time.
+        """
+        batch = batch or (1 if len(films) == 1 else DETECTION_BATCH)
         side = self.config.network.image_size
         answers = []
         for start in range(0, len(films), batch):

@@ -21,8 +21,8 @@ class BatchNormalization(layers.BatchNormalization):
     """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        by_moments = not training or not self.trainable or keras.backend.backend() != "tensorflow"
-        if by_moments or len(inputs.shape) != 4:
+        learns = training and self.trainable
+        if not learns or len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 

@@ -208,10 +208,10 @@ def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: fl
                 lungs = {category: fit(lung, drawn.shape) for category, lung in finding.lungs.items()}
                 row = evaluation.measure_film(lungs, drawn, mm)
                 evidence.rows.append({"network": network, "film": names[number], **row})
-                found = label_mask(lungs, drawn.shape)
                 for category, maps in evidence.errors.items():
                     if (drawn == category).any():
-                        maps.append(evaluation.error_map(found == category, drawn == category, category))
+                        mask = lungs[category].mask if category in lungs else np.zeros(drawn.shape, bool)
+                        maps.append(evaluation.error_map(mask, drawn == category, category))
                 for category, lung in finding.detections:
                     lung = fit(lung, drawn.shape)
                     evidence.results.append(evaluation.coco_result(number, category, lung))

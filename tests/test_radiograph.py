@@ -228,6 +228,22 @@ def test_labels_lie_where_their_film_lies(shape: tuple[int, int]) -> None:
     assert (np.abs(square[y1:y2, x1:x2] * 100.0 - film[y1:y2, x1:x2]) > 50).mean() < 0.02
 
 
+@pytest.mark.parametrize("side", [224, 300, 500, 512, 1024, 2000])
+def test_fitting_moves_no_outline(side: int) -> None:
+    """Also where a film shrinks to a half or a quarter, where a pixel has no nearest neighbour."""
+    moved, grown = [], []
+    for number in range(20):
+        y, x = np.random.default_rng(number).uniform(0.45, 0.55, 2) * side
+        rows, columns = np.ogrid[:side, :side]
+        lung = ((rows - y) / (0.35 * side)) ** 2 + ((columns - x) / (0.15 * side)) ** 2 <= 1
+        fitted = np.nonzero(fit_labels_to_square(lung.astype(np.uint8), 256))
+        scale = 256 / side
+        moved.append([(f.mean() + 0.5) - (w.mean() + 0.5) * scale for f, w in zip(fitted, np.nonzero(lung), strict=True)])
+        grown.append(len(fitted[0]) / (lung.sum() * scale**2))
+    np.testing.assert_allclose(np.mean(moved, 0), 0, atol=0.02)  # pixels of the square
+    assert np.mean(grown) == pytest.approx(1, abs=1e-3)
+
+
 def golden() -> dict[str, np.ndarray]:
     if not GOLDEN.is_file():
         pytest.skip(f"{GOLDEN} is absent")

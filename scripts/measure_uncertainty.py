@@ -27,13 +27,12 @@ import csv
 import io
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -44,9 +43,9 @@ from mask_rcnn.files import write_bytes
 from mask_rcnn.members import InferenceError, Member, detect, load_members
 from mask_rcnn.metrics import dice, roc_area, youden_threshold
 from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, equalise
+from mask_rcnn.radiograph import FilmError, equalise, resize_labels
 from mask_rcnn.records import FilmRecord, read_drawn, read_records
-from spoiled_films import SPOILERS
+from spoiled_films import SPOILERS, Spoiler
 
 AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"
 BAD, GOOD = 0.90, 0.95  # Dice: a result to be caught, a result not to be sent to review
@@ -57,9 +56,11 @@ SAMPLES = 1000  # of the bootstrap
 Row = dict[str, Any]  # by COLUMNS; a Dice is None where the lung is neither drawn nor found
 
 
-def look_at_all(members: Sequence[Member], records: Sequence[FilmRecord], kinds: Sequence[str]) -> Iterator[Row]:
-    """The rows of every film, as it is and spoilt; one that cannot be read is named and left out."""
-    with tqdm(total=len(records) * (1 + len(kinds)), desc="uncertainty", unit="look", disable=None) as progress:
+def look_at_all(
+    members: Sequence[Member], records: Sequence[FilmRecord], table: Mapping[str, Spoiler], kinds: Sequence[str]
+) -> Iterator[Row]:
+    """The rows of every film, as it is and in each of the ``kinds``; one that cannot be read is named and left out."""
+    with tqdm(total=len(records) * (1 + len(kinds)), desc="films", unit="look", disable=None) as progress:
         for number, record in enumerate(records):
             try:
                 film, labels, _ = read_drawn(record)
@@ -68,13 +69,13 @@ def look_at_all(members: Sequence[Member], records: Sequence[FilmRecord], kinds:
                 progress.update(1 + len(kinds))
                 continue
             if labels.shape != film.shape:
-                labels = cv2.resize(labels, film.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+                labels = resize_labels(labels, *film.shape)
             yield {"film": record.path.name, "kind": AS_IT_IS} | look_at(members, film, labels)
             progress.update()
             for kind in kinds:
                 # Seeded by the kind's place in the table, so that a kind is spoilt alike whichever others are asked for.
-                rng = np.random.default_rng((number, list(SPOILERS).index(kind)))
-                yield {"film": record.path.name, "kind": kind} | look_at(members, *SPOILERS[kind](film, labels, rng))
+                rng = np.random.default_rng((number, list(table).index(kind)))
+                yield {"film": record.path.name, "kind": kind} | look_at(members, *table[kind](film, labels, rng))
                 progress.update()
 
 
@@ -223,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = load_members(arguments.weights)
         if len(members) < 2:
             raise InferenceError(f"{members[0].path}: one network has nobody to agree with; give two or more to --weights")
-        rows = list(look_at_all(members, records, arguments.kinds))
+        rows = list(look_at_all(members, records, SPOILERS, arguments.kinds))
         if not rows:
             raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
         write_bytes(arguments.out / "films.csv", csv_text(rows).encode("utf-8", "replace"))

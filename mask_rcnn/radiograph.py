@@ -154,24 +154,31 @@ def _interpolation_matrix(count: int, target: int) -> np.ndarray:
 
 
 def fit_labels_to_square(labels: np.ndarray, side: int) -> np.ndarray:
-    """Fits a label mask, uint8 [height, width], to the square as ``fit_to_square`` fits its film.
-
-    A pixel gets the label that covers most of it. Halves are common where a film shrinks to a half or a quarter; they go
-    to the background on every other pixel, so that no outline moves. Nearest neighbours would move them all to one side.
-    """
+    """Fits a label mask, uint8 [height, width], to the square as ``fit_to_square`` fits its film."""
     square = np.zeros((side, side), labels.dtype)
     y1, x1, y2, x2 = _window_in_square(labels.shape, side)
-    size = x2 - x1, y2 - y1
-    way = cv2.INTER_AREA if size[0] < labels.shape[1] else cv2.INTER_LINEAR
-    rows, columns = np.ogrid[y1:y2, x1:x2]
-    fitted = square[y1:y2, x1:x2]
-    most = np.float32(1e-4) * ((rows + columns) % 2 * 2 - 1)
-    most += cv2.resize((labels == 0).astype(np.float32), size, interpolation=way)
-    for label in np.unique(labels[labels > 0]):
-        share = cv2.resize((labels == label).astype(np.float32), size, interpolation=way)
-        fitted[share > most] = label
-        most = np.maximum(most, share)
+    square[y1:y2, x1:x2] = resize_labels(labels, y2 - y1, x2 - x1)
     return square
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A label mask, uint8 [h, w], at another size: a pixel gets the label that covers most of it.
+
+    Halves are common where a mask shrinks to a half or a quarter; they go to the background on every other pixel, so that
+    no outline moves. Nearest neighbours would move them all to one side.
+    """
+    if (height, width) == labels.shape:
+        return labels
+    way = cv2.INTER_AREA if width < labels.shape[1] else cv2.INTER_LINEAR
+    resized = np.zeros((height, width), labels.dtype)
+    rows, columns = np.ogrid[:height, :width]
+    most = np.float32(1e-4) * ((rows + columns) % 2 * 2 - 1)
+    most += cv2.resize((labels == 0).astype(np.float32), (width, height), interpolation=way)
+    for label in np.unique(labels[labels > 0]):
+        share = cv2.resize((labels == label).astype(np.float32), (width, height), interpolation=way)
+        resized[share > most] = label
+        most = np.maximum(most, share)
+    return resized
 
 
 # Folders beside films that hold drawings of them, and what archives made on a Mac leave behind.

@@ -8,8 +8,9 @@
 the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) says them.
 
 ``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` means, bootstrap intervals, COCO's average
-precision, the calibration of the scores and where along a lung its errors lie, ``OUT/worst/`` the ten films with the
-lowest Dice of either lung: the drawn lungs outlined in white, the found ones in colours.
+precision, the calibration of the scores, where along a lung its errors lie and how far the drawn lungs of the whole set
+lie beside the found ones, ``OUT/worst/`` the ten films with the lowest Dice of either lung: the drawn lungs outlined in
+white, the found ones in colours.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -41,7 +42,7 @@ from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import Lung, bag_film, label_mask
 from mask_rcnn.files import writable, write_bytes
 from mask_rcnn.members import InferenceError, detect, load_members
-from mask_rcnn.radiograph import FilmError, equalise
+from mask_rcnn.radiograph import FilmError, equalise, resize_labels
 from mask_rcnn.records import DrawnFilm, FilmRecord, read_drawn, read_records
 from mask_rcnn.results import picture_png
 from mask_rcnn.visualize import overlay
@@ -71,6 +72,7 @@ class Evidence:
     results: list[dict[str, Any]] = field(default_factory=list)  # COCO's, one a detection
     right: list[bool] = field(default_factory=list)  # of each detection
     errors: dict[int, list[np.ndarray]] = field(default_factory=lambda: {category: [] for category in CATEGORIES})
+    moved: list[tuple[np.ndarray, float]] = field(default_factory=list)  # of each lung drawn, as ``dice_moved`` gives them
 
 
 @dataclass
@@ -181,11 +183,11 @@ def read_batches(
         yield batch
 
 
-def fit(lung: Lung, shape: tuple[int, ...]) -> Lung:
+def fit(lung: Lung, shape: tuple[int, int]) -> Lung:
     """A lung brought to the size of the drawn ones."""
     if lung.mask.shape == shape:
         return lung
-    mask = cv2.resize(lung.mask.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT) > 0
+    mask = resize_labels(lung.mask.astype(np.uint8), *shape) > 0
     down, across = np.divide(shape, lung.mask.shape).tolist()
     y1, x1, y2, x2 = lung.box
     return lung._replace(mask=mask, box=(y1 * down, x1 * across, y2 * down, x2 * across))
@@ -212,6 +214,7 @@ def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: fl
                     if (drawn == category).any():
                         mask = lungs[category].mask if category in lungs else np.zeros(drawn.shape, bool)
                         maps.append(evaluation.error_map(mask, drawn == category, category))
+                        evidence.moved.append(evaluation.dice_moved(mask, drawn == category))
                 for category, lung in finding.detections:
                     lung = fit(lung, drawn.shape)
                     evidence.results.append(evaluation.coco_result(number, category, lung))
@@ -230,6 +233,7 @@ def summarise(kept: Evaluation) -> dict[str, dict[str, Any]]:
         | {"calibration": evaluation.calibration([found["score"] for found in evidence.results], evidence.right)}
         | {"error_map": {evaluation.SIDES[category]: dict(zip(ERRORS, np.mean(maps, axis=0).tolist(), strict=True))
                          for category, maps in evidence.errors.items() if maps}}
+        | {"drawn_offset": evaluation.drawn_offset(evidence.moved)}
         for network, evidence in kept.networks.items()
     }
 
@@ -240,7 +244,7 @@ def draw(film: np.ndarray, drawn: np.ndarray, lungs: dict[int, Lung]) -> np.ndar
     height, width = (max(1, round(side * scale)) for side in film.shape)
     film = cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
     for category in CATEGORIES:
-        outlined = cv2.resize((drawn == category).astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        outlined = resize_labels((drawn == category).astype(np.uint8), height, width)
         contours, _ = cv2.findContours(outlined, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(film, contours, -1, 255, 1)
     lungs = {category: fit(lung, (height, width)) for category, lung in lungs.items()}
@@ -306,6 +310,14 @@ def error_lines(maps: dict[str, dict[str, list[list[float]]]]) -> Iterator[str]:
             yield f"  {name:4}  " + "   |".join("".join(f"{100 * share:7.2f}" for share in row) for row in rows)
 
 
+def offset_line(offset: dict[str, float] | None) -> str:
+    """How far the drawn lungs lie beside the found ones."""
+    if offset is None:
+        return "the drawn lungs lie beside the found ones by an amount that cannot be told"
+    return (f"the drawn lungs lie {offset['right']:+.2f} % of the width to the right of the found ones and "
+            f"{offset['down']:+.2f} % below them; without that, Dice would be {offset['dice_gained']:.4f} more")
+
+
 def _millimetres(text: str) -> float:
     value = float(text)
     if not 0 < value < math.inf:
@@ -346,6 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("evaluate: stopped, nothing was written", file=sys.stderr)
         return 130
     print(*table_lines(summaries), *error_lines(summaries[judged]["error_map"]), sep="\n")
+    print(offset_line(summaries[judged]["drawn_offset"]))
     print(f"{arguments.out}: films.csv, evaluation.json, worst/ ({judged})")
     return 0
 

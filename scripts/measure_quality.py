@@ -32,7 +32,6 @@ from typing import Any, NamedTuple
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
@@ -44,7 +43,7 @@ from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch
 from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.config import Config, QualityConfig, load_config
 from mask_rcnn.metrics import dice
-from mask_rcnn.radiograph import FilmError, find_film_paths, read_film, read_labels
+from mask_rcnn.radiograph import FilmError, find_film_paths, read_film, read_labels, resize_labels
 from other_pictures import PICTURES
 from spoiled_films import SPOILERS
 
@@ -137,7 +136,7 @@ def look_at(samples: Sequence[Sample]) -> Iterator[Row]:
 
 def dice_by_name(lungs: dict[int, np.ndarray], labels: np.ndarray) -> float | None:
     """Mean Dice over the lungs that are drawn or found; None where neither is."""
-    small = cv2.resize(labels, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST_EXACT)
+    small = resize_labels(labels, SIDE, SIDE)
     nothing = np.zeros((SIDE, SIDE), bool)
     values = [dice(lungs.get(category, nothing), small == category) for category in CATEGORIES]
     defined = [value for value in values if not np.isnan(value)]

@@ -21,6 +21,7 @@ from mask_rcnn import coco, evaluation
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
 from mask_rcnn.config import config_from_dict
 from mask_rcnn.ensemble import Lung
+from mask_rcnn.metrics import dice
 from mask_rcnn.records import read_drawn, read_records
 
 HEIGHT, WIDTH = 50, 80
@@ -168,6 +169,34 @@ def test_where_the_errors_lie() -> None:
     np.testing.assert_allclose(left, expected)
     np.testing.assert_allclose(right, expected[:, :, ::-1])
     assert not evaluation.error_map(drawn, drawn, LEFT_LUNG).any()
+
+
+@pytest.mark.parametrize("side", [200, 480])
+def test_an_offset_of_the_drawn_lungs_is_told(side: int) -> None:
+    rng = np.random.default_rng(0)
+    rows, columns = np.ogrid[:side, :side]
+
+    def lung(y: float, x: float) -> np.ndarray:
+        return ((rows - y) / (0.35 * side)) ** 2 + ((columns - x) / (0.16 * side)) ** 2 <= 1
+
+    moved, true = [], []
+    for _ in range(30):
+        y, x = rng.uniform(0.45, 0.55, 2) * side
+        found, drawn = lung(y, x), lung(y + 0.0012 * side, x - 0.002 * side)
+        moved.append(evaluation.dice_moved(found, drawn))
+        true.append(dice(found, drawn))
+        assert moved[-1][0][0] == pytest.approx(true[-1]) and moved[-1][1] == pytest.approx({200: 0.5, 480: 200 / 480}[side])
+    offset = evaluation.drawn_offset(moved)
+    assert offset is not None
+    assert offset["right"] == pytest.approx(-0.2, abs=0.04) and offset["down"] == pytest.approx(0.12, abs=0.04)
+    assert 0 < offset["dice_gained"] < 1 - np.mean(true)
+
+
+def test_an_offset_that_cannot_be_told() -> None:
+    drawn = rectangles() == LEFT_LUNG
+    assert evaluation.drawn_offset([]) is None
+    assert evaluation.drawn_offset([evaluation.dice_moved(np.zeros_like(drawn), drawn)]) is None, "nothing found"
+    assert evaluation.drawn_offset([evaluation.dice_moved(np.roll(drawn, 5, axis=1), drawn)]) is None, "beyond the step"
 
 
 def test_calibration_of_known_scores() -> None:
@@ -345,6 +374,7 @@ def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pyt
             area = 1 - sum(map(sum, maps["missed"])) + sum(map(sum, maps["excess"]))
             assert np.shape(maps["missed"]) == (4, 3) and area >= 0
         assert round(summary["both"]["dice"]["mean"], 6) == float(row["dice_both"])
+        assert summary["drawn_offset"] is None or summary["drawn_offset"]["dice_gained"] >= 0
         if row["hd95_px_both"]:
             assert float(row["hd95_mm_both"]) == pytest.approx(0.5 * float(row["hd95_px_both"]))
     assert [path.name for path in (tmp_path / "out" / "worst").iterdir()] == [f"01_{Path(names[0]).stem}.png"]

@@ -14,6 +14,7 @@ from script import load_script
 from create_dataset.quality import ACCEPTED, REJECTED, REVIEW
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import QualityConfig
+from mask_rcnn.radiograph import resize_labels
 
 ROOT = Path(__file__).resolve().parents[1]
 FINE = {
@@ -95,7 +96,7 @@ def test_results_are_counted() -> None:
 
 
 def test_dice_is_by_name_and_a_missing_lung_counts_zero(pair: tuple[np.ndarray, np.ndarray]) -> None:
-    labels = cv2.resize(pair[1], (256, 256), interpolation=cv2.INTER_NEAREST_EXACT)
+    labels = resize_labels(pair[1], 256, 256)
     lungs = {lung: labels == lung for lung in (LEFT_LUNG, RIGHT_LUNG)}
     assert SCRIPT.dice_by_name(lungs, pair[1]) == 1
     assert SCRIPT.dice_by_name({LEFT_LUNG: lungs[LEFT_LUNG]}, pair[1]) == 0.5

@@ -1,7 +1,7 @@
 """The networks that ship, through ``inference.py``'s ``main``, on the phantoms, whose lungs are known exactly.
 
 The figures are a little below what ``python scripts/evaluate.py --weights models/*.h5 --data data/phantoms`` printed when
-the networks were committed: mean Dice 0.967 (left) and 0.969 (right), worst film 0.946 and 0.963.
+the networks were committed: mean Dice 0.971 (left) and 0.973 (right), worst film 0.951 and 0.965.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def test_both_lungs_are_found_on_their_own_sides(results: Path) -> None:
             values.append(dice(found == category, truth == category))
     for values in scores.values():
         assert len(values) == 16
-        assert np.mean(values) > 0.96
-        assert min(values) > 0.93
+        assert np.mean(values) > 0.965
+        assert min(values) > 0.94
 
 
 def test_the_members_agree(results: Path) -> None:

@@ -17,7 +17,6 @@ Shapes
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ from mask_rcnn.files import write_bytes
 from mask_rcnn.members import InferenceError, load_members
 from mask_rcnn.radiograph import FilmError
 from mask_rcnn.records import read_records
-from measure_uncertainty import AS_IT_IS, BAD, Row, csv_text, evenly, look_at_all
+from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, look_at_all
 from spoiled_films import Pair, Spoiler
 
 
@@ -171,16 +170,7 @@ def print_table(tables: dict[str, dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR",
-                        help="a folder with images/ and masks/, or a COCO JSON")
-    parser.add_argument("--count", type=int, default=48, metavar="N", help="films; default: %(default)s")
-    parser.add_argument("--out", type=Path, default=Path("results/robustness"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
-    arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        parser.error("--count must be 1 or more")
+    arguments = argument_parser(__doc__, Path("results/robustness")).parse_args(argv)
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)
         print(choose_device(arguments.device), flush=True)

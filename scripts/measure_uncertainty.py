@@ -205,19 +205,30 @@ def csv_text(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag, two or more")
+def argument_parser(text: str | None, out: Path) -> argparse.ArgumentParser:
+    """The options of a command that looks at some films of a set in several ways."""
+    parser = argparse.ArgumentParser(description=(text or "").split("\n")[0])
+    parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR",
                         help="a folder with images/ and masks/, or a COCO JSON")
-    parser.add_argument("--count", type=int, default=48, metavar="N", help="films; default: %(default)s")
+    parser.add_argument("--count", type=_one_or_more, default=48, metavar="N", help="films; default: %(default)s")
+    parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
+    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
+    return parser
+
+
+def _one_or_more(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argument_parser(__doc__, Path("results/uncertainty"))
     parser.add_argument("--kinds", nargs="+", choices=SPOILERS, default=list(SPOILERS), metavar="KIND",
                         help=f"of {', '.join(SPOILERS)}; default: all")
-    parser.add_argument("--out", type=Path, default=Path("results/uncertainty"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
-    if arguments.count < 1:
-        parser.error("--count must be 1 or more")
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)
         print(choose_device(arguments.device), flush=True)

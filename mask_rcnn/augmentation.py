@@ -1,4 +1,4 @@
-"""Random changes to a training film: another pose, build, crop, exposure or apparatus.
+"""Random changes to a training film: another pose, build, crop, exposure, apparatus or what lies beside the chest.
 
 Shapes
     film    uint8 [side, side], grey, equalised and fitted to the square, zeros outside its window
@@ -54,16 +54,19 @@ def augment(
     moves = strengths.rotation > 0 or strengths.scale > 0 or strengths.shift > 0
     shades = strengths.shading > 0 or strengths.noise > 0
     equips = rng.random() < strengths.apparatus
+    surrounds = strengths.beside > 0 and rng.random() < strengths.beside
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
-    elif shades or equips:
+    elif shades or equips or surrounds:
         valid = np.zeros(film.shape, bool)
         valid[window[0] : window[2], window[1] : window[3]] = True
+    if surrounds:
+        film = surround(film, labels, rng)
     if equips:
         film = equip(film, rng)
     if shades:
         film = shade(film, strengths.shading, strengths.noise, rng)
-    if moves or shades or equips:
+    if moves or shades or equips or surrounds:
         changed = np.zeros_like(film)
         if valid.any():
             changed[valid] = equalise(film[valid])
@@ -183,6 +186,37 @@ def equip(film: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         cv2.putText(layer, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, int(rng.choice([0, 255])), 1, cv2.LINE_AA)
     # Metal hides the chest, plastic does not.
     return cv2.addWeighted(layer, opacity := float(rng.uniform(0.4, 1)), film, 1 - opacity, 0)
+
+
+def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A film with dark air beside the chest wall, at times an arm in it or an unexposed edge; uint8 [side, side].
+
+    Air is as dark and as tall as a lung, and the gap between an arm and the chest has a lung's shape.
+    """
+    lungs = np.flatnonzero((labels > 0).any(axis=0))
+    if not len(lungs):
+        return film
+    side = film.shape[0]
+    grey = film.astype(np.float32)
+    down, across = np.ogrid[:side, :side]
+    for from_edge, room in ((across, lungs[0]), (side - 1 - across, side - 1 - lungs[-1])):
+        if rng.random() < 0.3:
+            continue
+        # The chest keeps a wall around the lung; below its top the air may reach further inwards, never to the lung.
+        wall, hollow, top = rng.uniform((0.02, 0, -0.2), (0.08, 0.1, 0.8)) * side
+        skin = room - wall - hollow * np.clip(1 - (down - top) / side, 0, 1)
+        air = np.clip(skin - from_edge, 0, 1) * np.clip((down - top) / (0.05 * side), 0, 1)
+        grey += air * (rng.uniform(0, 70) - grey)
+        if rng.random() < 0.4:  # an arm, denser in its middle
+            middle, width, lean = rng.uniform(0, 0.6) * room, rng.uniform(0.03, 0.1) * side, rng.uniform(-0.3, 0.3)
+            arm = np.clip(1.5 - 1.5 * np.abs(from_edge - middle - lean * (down - side / 2)) / width, 0, 1)
+            grey += arm * air * (rng.uniform(90, 200) - grey)
+        if rng.random() < 0.3:
+            unexposed = from_edge < rng.uniform(0.1, 0.5) * min(room, skin.min())
+            grey = np.where(unexposed, 255, grey)
+    soft = cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.5, 2))
+    near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    return np.where((grey != film) & ~near, np.clip(soft, 0, 255), film).astype(np.uint8)
 
 
 def _stretch(grey: np.ndarray) -> np.ndarray:

@@ -110,6 +110,7 @@ class AugmentationConfig:
     shading: float = 0.0  # gradients and opacities, share of the grey range
     noise: float = 0.0  # grain, share of the grey range
     apparatus: float = 0.0  # probability of tubes, leads, letters and the like
+    beside: float = 0.0  # probability of air, an arm or an unexposed edge beside the chest
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mask_rcnn import augmentation, coco, legacy
-from mask_rcnn.augmentation import augment, move, shade
+from mask_rcnn.augmentation import augment, move, shade, surround
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError, mask_box
 from mask_rcnn.config import AugmentationConfig, Config, config_from_dict
 from mask_rcnn.data import (
@@ -673,6 +673,24 @@ def test_apparatus_covers_some_of_a_film_and_moves_no_label() -> None:
     rare = AugmentationConfig(apparatus=0.25)
     plain = [np.array_equal(augment(film.film, film.labels, film.window, rare, rng)[0], film.film) for _ in range(80)]
     assert 40 < sum(plain) < 75
+
+
+def test_what_lies_beside_the_chest_covers_no_lung() -> None:
+    film = in_memory(0)
+    strengths = AugmentationConfig(beside=1.0)
+    lungs = film.labels > 0
+    changed = []
+    for seed in range(20):
+        square = surround(film.film, film.labels, np.random.default_rng(seed))
+        np.testing.assert_array_equal(square[lungs], film.film[lungs])
+        between = np.s_[:, np.flatnonzero(lungs.any(axis=0))[0] : np.flatnonzero(lungs.any(axis=0))[-1]]
+        np.testing.assert_array_equal(square[between], film.film[between], "only beside both lungs")
+        changed.append(np.mean(square != film.film))
+        whole, labels = augment(film.film, film.labels, film.window, strengths, np.random.default_rng(seed))
+        assert not whole[~window_mask(film)].any()
+        np.testing.assert_array_equal(labels, film.labels)
+    assert max(changed) < 0.5 and np.count_nonzero(np.array(changed) > 0.01) > 10
+    np.testing.assert_array_equal(surround(film.film, 0 * film.labels, np.random.default_rng(0)), film.film)
 
 
 def test_a_flip_swaps_the_labels() -> None:

@@ -38,15 +38,14 @@ from mask_rcnn.members import InferenceError, load_members
 from mask_rcnn.radiograph import FilmError
 from mask_rcnn.records import read_records
 from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, look_at_all
-from spoiled_films import Pair, Spoiler
+from spoiled_films import Pair, Spoiler, invert, warp
 
 
 def turn(degrees: float, film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
     """A patient who leans to either side; the film's size is kept, its corners turn black."""
     height, width = film.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), float(degrees * rng.choice([-1, 1])), 1.0)
-    turned = cv2.warpAffine(film, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    return turned, cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST)
+    return warp(film, labels, matrix)
 
 
 def tubes(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
@@ -88,11 +87,6 @@ def soften(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pa
 def grain(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
     """Grain of 15 grey levels."""
     return np.clip(film + rng.normal(0, 15, film.shape), 0, 255).astype(np.uint8), labels
-
-
-def invert(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
-    """Bones black."""
-    return 255 - film, labels
 
 
 def widen(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:

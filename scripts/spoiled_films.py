@@ -83,9 +83,14 @@ def rotate_30(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) ->
     """20 to 40 degrees to either side, the film's size kept, the corners black."""
     height, width = film.shape
     angle = float(rng.uniform(20, 40) * rng.choice([-1, 1]))
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
-    turned = cv2.warpAffine(film, matrix, (width, height), flags=cv2.INTER_LINEAR)
-    return turned, cv2.warpAffine(labels, matrix, (width, height), flags=cv2.INTER_NEAREST)
+    return warp(film, labels, cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0))
+
+
+def warp(film: np.ndarray, labels: np.ndarray, matrix: np.ndarray) -> Pair:
+    """Film and labels moved by an affine matrix, float [2, 3]; their size is kept, what is uncovered is black."""
+    size = film.shape[::-1]
+    moved = cv2.warpAffine(film, matrix, size, flags=cv2.INTER_LINEAR)
+    return moved, cv2.warpAffine(labels, matrix, size, flags=cv2.INTER_NEAREST)
 
 
 def rotate_90(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains everything that ships, from nothing: bash scripts/train_release.sh [DATA]
 # DATA (default ../shared/data) holds shenzhen/{images,masks} and kaggle/. Stopped, it goes on where it was; a model that is
-# in models/ already is kept, so move the shipped ones away first. On 2 cores with AMX: about 30 min for the U-Net and 27 min
+# in models/ already is kept, so move the shipped ones away first. On 2 cores with AMX: about 30 min for the U-Net and 31 min
 # for each of the five Mask R-CNNs. What was done stands in models/*.yaml and in the notes of every weights file.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -54,10 +54,12 @@ def augment(
     moves = strengths.rotation > 0 or strengths.scale > 0 or strengths.shift > 0
     shades = strengths.shading > 0 or strengths.noise > 0
     equips = rng.random() < strengths.apparatus
+    # No draw where it is off, so that configs older than it still give the films they gave.
     surrounds = strengths.beside > 0 and rng.random() < strengths.beside
+    changes = moves or shades or equips or surrounds
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
-    elif shades or equips or surrounds:
+    elif changes:
         valid = np.zeros(film.shape, bool)
         valid[window[0] : window[2], window[1] : window[3]] = True
     if surrounds:
@@ -66,7 +68,7 @@ def augment(
         film = equip(film, rng)
     if shades:
         film = shade(film, strengths.shading, strengths.noise, rng)
-    if moves or shades or equips or surrounds:
+    if changes:
         changed = np.zeros_like(film)
         if valid.any():
             changed[valid] = equalise(film[valid])
@@ -193,13 +195,14 @@ def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
 
     Air is as dark and as tall as a lung, and the gap between an arm and the chest has a lung's shape.
     """
-    lungs = np.flatnonzero((labels > 0).any(axis=0))
-    if not len(lungs):
+    lungs = labels > 0
+    columns = np.flatnonzero(lungs.any(axis=0))
+    if not len(columns):
         return film
     side = film.shape[0]
     grey = film.astype(np.float32)
     down, across = np.ogrid[:side, :side]
-    for from_edge, room in ((across, lungs[0]), (side - 1 - across, side - 1 - lungs[-1])):
+    for from_edge, room in ((across, columns[0]), (side - 1 - across, side - 1 - columns[-1])):
         if rng.random() < 0.3:
             continue
         # The chest keeps a wall around the lung; below its top the air may reach further inwards, never to the lung.
@@ -215,7 +218,7 @@ def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
             unexposed = from_edge < rng.uniform(0.1, 0.5) * min(room, skin.min())
             grey = np.where(unexposed, 255, grey)
     soft = cv2.GaussianBlur(grey, (0, 0), rng.uniform(0.5, 2))
-    near = cv2.dilate((labels > 0).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    near = cv2.dilate(lungs.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     return np.where((grey != film) & ~near, np.clip(soft, 0, 255), film).astype(np.uint8)
 
 

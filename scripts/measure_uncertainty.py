@@ -36,6 +36,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import numpy as np
 from tqdm import tqdm
 
+from create_dataset.command import positive
 from mask_rcnn.coco import CATEGORIES, DatasetError, write_json
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, film_agreement
@@ -211,17 +212,10 @@ def argument_parser(text: str | None, out: Path) -> argparse.ArgumentParser:
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR",
                         help="a folder with images/ and masks/, or a COCO JSON")
-    parser.add_argument("--count", type=_one_or_more, default=48, metavar="N", help="films; default: %(default)s")
+    parser.add_argument("--count", type=positive, default=48, metavar="N", help="films; default: %(default)s")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     return parser
-
-
-def _one_or_more(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

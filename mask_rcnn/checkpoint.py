@@ -8,7 +8,6 @@ read by the names of their layers, so that both fit, or do not, for the same rea
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,14 @@ import numpy as np
 from mask_rcnn import imagenet
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
+from mask_rcnn.files import replacing_path
 from mask_rcnn.weights_file import CheckpointError, Layers, WeightsFile, assign, one_line, open_weights, read_fitting
 
 if TYPE_CHECKING:
     import keras
 
+
+ENDING = ".weights.h5"  # by which Keras knows what to write
 
 # The layers whose shapes follow the number of classes; in each, the last axis holds one class after the other.
 CLASS_HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
@@ -54,15 +56,15 @@ def save(
         ValueError: the name ends otherwise.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    network.save_weights(partial)
-    with h5py.File(partial, "a") as file:
-        file.attrs["config"] = json.dumps(config_to_dict(config))
-        file.attrs["notes"] = json.dumps(notes or {})
-    if half:
-        halve(partial)
-    os.replace(partial, path)
+    if not path.name.endswith(ENDING):
+        raise ValueError(f"{path}: the name of a weights file must end in {ENDING}")
+    with replacing_path(path, ENDING) as partial:
+        network.save_weights(partial)
+        with h5py.File(partial, "a") as file:
+            file.attrs["config"] = json.dumps(config_to_dict(config))
+            file.attrs["notes"] = json.dumps(notes or {})
+        if half:
+            halve(partial)
 
 
 def halve(path: Path) -> None:
@@ -70,8 +72,7 @@ def halve(path: Path) -> None:
 
     Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32.
     """
-    smaller = path.with_name(f".half-{path.name}")
-    with h5py.File(path, "r") as full, h5py.File(smaller, "w") as half:
+    with replacing_path(path, ENDING) as smaller, h5py.File(path, "r") as full, h5py.File(smaller, "w") as half:
         half.attrs.update(full.attrs)
 
         def copy(name: str, node: h5py.HLObject) -> None:
@@ -87,7 +88,6 @@ def halve(path: Path) -> None:
             half[name].attrs.update(node.attrs)
 
         full.visititems(copy)
-    os.replace(smaller, path)
 
 
 def read_config(path: str | Path) -> Config:

@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of ``path`` when the block ends; makes the folder.
+PARTIAL = ".partial-"  # what the name of every file begins with that is still being written
 
-    Where the block fails, ``path`` stays as it was and what was written is removed.
+
+@contextmanager
+def replacing_path(path: Path, ending: str = "") -> Iterator[Path]:
+    """A path to write a file to, which takes the place of ``path`` when the block ends; makes the folder.
+
+    No other thread, process or file ever has that path. Where the block fails, ``path`` stays as it was and what was
+    written is removed; what a kill leaves behind, ``remove_partials`` removes.
+
+    Args:
+        path: whatever its name; the temporary file has a short one of its own.
+        ending: of the temporary name, for writers that look at it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f".{path.name[:40]}.partial"  # cut: the file's own name may be as long as names can be
+    partial = path.parent / f"{PARTIAL}{secrets.token_hex(12)}{ending}"
     try:
-        with partial.open("wb") as file:
-            yield file
+        yield partial
         os.replace(partial, path)
     except BaseException:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of ``path`` when the block ends, as ``replacing_path`` says."""
+    with replacing_path(path) as partial, partial.open("xb") as file:
+        yield file
+
+
+def remove_partials(folder: Path) -> None:
+    """Removes what killed runs have left half written in a folder and all below it; no run may be at work there."""
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith(PARTIAL):
+                with suppress(OSError):
+                    Path(inner, name).unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,14 +9,16 @@ lung, the patient's). Film k depends on the seed and on k alone.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mask_rcnn.files import write_bytes
 
 if __package__:
     from .phantom import draw_phantom
@@ -24,13 +26,6 @@ else:
     from phantom import draw_phantom
 
 __all__ = ["draw_phantom", "main"]
-
-
-def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Encode, write beside, then rename: a reader never meets half a file."""
-    partial = path.with_suffix(".png.partial")
-    partial.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes())
-    os.replace(partial, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,7 +50,8 @@ def main(argv: list[str] | None = None) -> int:
             aspect = rng.uniform(0.84, 1.06)  # width to height
             size = int(round(args.size / max(1.0, aspect))), int(round(args.size * min(1.0, aspect)))
             for folder, image in zip(folders, draw_phantom(rng, size), strict=True):
-                write_png(folder / f"phantom_{k:04d}.png", image)
+                png = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 9])[1].tobytes()
+                write_bytes(folder / f"phantom_{k:04d}.png", png)
     except OSError as error:
         print(
             f"make_phantoms: cannot write to {args.out}: {error.strerror}; choose another --out",

@@ -30,7 +30,8 @@ import numpy as np
 from tqdm import tqdm
 
 from create_dataset.unet import SIDE, build_unet
-from mask_rcnn.checkpoint import halve
+from mask_rcnn.checkpoint import ENDING, halve
+from mask_rcnn.files import replacing_path
 from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
 
 
@@ -166,9 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
             dice = mean_dice(model, films[held], masks[held])
-            partial = arguments.run / "partial.weights.h5"
-            model.save_weights(partial)
-            os.replace(partial, last)
+            with replacing_path(last, ENDING) as partial:
+                model.save_weights(partial)
             if not log_path.exists():
                 log_path.write_text("epoch,loss,held_out_dice\n")
             with log_path.open("a") as log:
@@ -188,14 +188,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             verbose=2,
         )
     dice = mean_dice(model, films[held], masks[held])
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     settings = {key: str(value) for key, value in vars(arguments).items()}
-    copy = arguments.out.with_name(f".partial-{arguments.out.name}")
-    shutil.copyfile(last, copy)
-    halve(copy)
-    with h5py.File(copy, "a") as file:
-        file.attrs["notes"] = json.dumps({**settings, "films": len(kept), "held_out_dice": round(dice, 4)})
-    os.replace(copy, arguments.out)
+    with replacing_path(arguments.out, ENDING) as copy:
+        shutil.copyfile(last, copy)
+        halve(copy)
+        with h5py.File(copy, "a") as file:
+            file.attrs["notes"] = json.dumps({**settings, "films": len(kept), "held_out_dice": round(dice, 4)})
     print(f"{arguments.out}: held-out Dice {dice:.4f}")
     return 0
 

@@ -49,9 +49,14 @@ _PLAUSIBLE_SPACING = 0.01, 10.0  # millimetres: a film of a few centimetres, or 
 _PLAUSIBLE_MAGNIFICATION = 1.0, 3.0
 
 
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether the first 132 bytes of a file are those of DICOM: the preamble (PS3.10, section 7.1)."""
+    return head[128:] == b"DICM"
+
+
 def is_dicom(path: Path, head: bytes) -> bool:
     """Whether a file is one by its suffix or by the preamble (PS3.10, section 7.1) in its first 132 bytes."""
-    return path.suffix.lower() in SUFFIXES or head[128:] == b"DICM"
+    return path.suffix.lower() in SUFFIXES or looks_like_dicom(head)
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:

@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffIm
 # The largest flat-panel detectors give about 20 megapixels; a file that claims far more is broken or hostile.
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 8 * MAX_PIXELS
+HEAD = 132  # bytes that tell what a file is
 
 # The guard against decompression bombs is MAX_PIXELS, checked from the header before a pixel is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -50,7 +51,7 @@ def read_head(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise FilmError(path, f"has {status.st_size / 1e9:.1f} GB", "give a single film")
         with path.open("rb") as file:
-            return file.read(132)
+            return file.read(HEAD)
     except FileNotFoundError as error:
         raise FilmError(path, "there is no such file", "check the path") from error
     except OSError as error:

@@ -251,7 +251,7 @@ def test_spacing(attributes: dict[str, Any], expected: tuple[float, float] | Non
 
 def test_spacing_comes_with_the_film_and_nonsense_in_the_file_is_borne(tmp_path: Path) -> None:
     path = write_dicom(tmp_path / "film.dcm", film_of(), "MONOCHROME2", 8, PixelSpacing=["0.1430", "0.1440"])
-    film, spacing = read_radiograph(path)
+    film, spacing, *_ = read_radiograph(path)
     assert film.shape == film_of().shape and spacing == (0.143, 0.144)
     path.write_bytes(path.read_bytes().replace(b"0.1430", b"torn!!"))
     assert read_radiograph(path).spacing is None

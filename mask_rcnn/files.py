@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -81,9 +81,13 @@ def journal_line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def journal_contents(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The whole lines of a journal, each with the bytes where it begins and ends; what a kill or a full disk has torn, and
-    what is no JSON object, is passed over."""
+def journal_contents(path: Path) -> Generator[tuple[int, int, dict[str, Any]]]:
+    """The whole lines of a journal, each with the bytes where it begins and ends; none where there is no journal.
+
+    What a kill or a full disk has torn, and what is no JSON object, is passed over.
+    """
+    if not path.exists():
+        return
     with path.open("rb") as file:
         offset = 0
         for line in file:

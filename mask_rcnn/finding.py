@@ -29,7 +29,8 @@ class Found(NamedTuple):
 
     def summary(self) -> str:
         """What was passed over, as "12 masks, 3 .csv"; empty where nothing was."""
-        return ", ".join(f"{count} {kind}" for kind, count in self.passed_over.most_common())
+        ordered = sorted(self.passed_over.items(), key=lambda item: (-item[1], item[0]))
+        return ", ".join(f"{count} {kind}" for kind, count in ordered)
 
 
 def find_films(

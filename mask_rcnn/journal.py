@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
@@ -78,17 +79,17 @@ class Journal:
         self._reader: IO[bytes] | None = None
         self._writer: IO[bytes] | None = None
         self._whole = 0  # bytes up to the end of the last line that is not torn
-        contents = journal_contents(path) if path.exists() else iter(())
-        _, end, first = next(contents, (0, 0, {}))
-        check_format(path, first.get("format"), JOURNAL_FORMAT, "journal")
-        self._goes_on = first.get("format") == JOURNAL_FORMAT and first.get("settings") == settings
-        # Whether there is a journal of other settings, with films in it.
-        self.is_other = not self._goes_on and (
-            "file" in first or any(line.keys() & {"film", "file"} for *_, line in contents)
-        )
-        if self._goes_on:
-            self._whole = end
-            self._load(contents, {"id", "version", "digest", *keys})
+        with closing(journal_contents(path)) as contents:
+            _, end, first = next(contents, (0, 0, {}))
+            check_format(path, first.get("format"), JOURNAL_FORMAT, "journal")
+            self._goes_on = first.get("format") == JOURNAL_FORMAT and first.get("settings") == settings
+            # Whether there is a journal of other settings, with films in it.
+            self.is_other = not self._goes_on and (
+                "file" in first or any(line.keys() & {"film", "file"} for *_, line in contents)
+            )
+            if self._goes_on:
+                self._whole = end
+                self._load(contents, {"id", "version", "digest", *keys})
 
     def _load(self, contents: Iterable[tuple[int, int, dict[str, Any]]], keys: set[str]) -> None:
         for offset, self._whole, line in contents:

@@ -1,0 +1,3 @@
+"""The program's version, which every file that it writes names."""
+
+__version__ = "1.0.0"

@@ -117,7 +117,7 @@ def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
     """An empty dataset: ``info`` with format, program, laterality and where it comes from, the categories, no images yet."""
     return {
         "info": {
-            "description": DESCRIPTION, "format": FORMAT, "program": f"mask_rcnn {__version__}", "laterality": laterality,
+            "description": DESCRIPTION, "format": FORMAT, "program": __version__, "laterality": laterality,
             **provenance,
         },  # fmt: skip
         "licenses": [],
@@ -130,7 +130,7 @@ def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
 def made_here(dataset: Mapping[str, Any]) -> bool:
     """Whether this program made a dataset: then it can be made again, while what a person drew is corrected."""
     info = dataset.get("info")
-    return isinstance(info, dict) and ("program" in info or info.get("description") == DESCRIPTION)
+    return isinstance(info, dict) and (info.get("description") == DESCRIPTION or {"program", "laterality"} <= info.keys())
 
 
 def read_dataset(path: str | Path) -> dict[str, Any]:
@@ -186,7 +186,7 @@ def _check_format(path: Path, dataset: Any) -> None:
     if not isinstance(dataset, dict):
         raise DatasetError(f"{path}: no COCO dataset but a {type(dataset).__name__}; export it as COCO")
     info = dataset.get("info")
-    number = info.get("format", 1) if isinstance(info, dict) and made_here(dataset) else 1
+    number = info.get("format", 1) if isinstance(info, dict) else 1
     if isinstance(number, int) and number > FORMAT:
         raise DatasetError(
             f"{path}: written by a newer program (format {number}, this program reads up to {FORMAT}); update the program"

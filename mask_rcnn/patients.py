@@ -60,6 +60,9 @@ _EXAM = re.compile(
 )
 _DATED = re.compile(rf"{_DAY}|{_YEAR}(?:[-_.]?(?:0[1-9]|1[0-2]))?")
 
+# A patient's folder on a CD, counted from 1 on each.
+_CD_PATIENT = re.compile(r"(?:pa|pat|pt|p)0\d{4,}|0{5,}\d{1,3}", re.IGNORECASE)
+
 MOST_FILMS = 50  # of an exam; what holds more is no exam's folder, whatever its name
 USUAL_FILMS = 20  # of a patient, at most, by the median over a source of unknown naming
 
@@ -112,28 +115,60 @@ def _telling_folders(name: str) -> list[str]:
 
 
 def _by_patient_folders(names: Sequence[str]) -> list[str]:
-    """Folders whose names are a patient's. Where every folder above counts its patients anew, as CDs do that lie side by
-    side, the folders above tell them apart."""
+    """Folders whose names are a patient's.
+
+    Where the folders above count their patients anew, as CDs do that lie side by side, these tell them apart.
+    """
     paths = [_telling_folders(name) for name in names]
     numbers = {folder for folders in paths for folder in folders if re.fullmatch(r"\d{4}", folder)}
     years = {number for number in numbers if re.fullmatch(_YEAR, number)}
     if len(years) * 2 >= len(numbers):  # else patients have numbers of four digits, some of which could be years
         numbers -= years
-    found: list[tuple[str, tuple[str, ...]]] = []
-    for folders in paths:
-        own = next(iter(patient_folders(folders)), "") or next((folder for folder in folders if folder in numbers), "")
-        found.append((own, tuple(folders[: folders.index(own)]) if own else ()))
-    counted_anew = len({own for own, _ in found if own}) < len({above for own, above in found if own})
-    if not counted_anew:
-        return [own for own, _ in found]
-    patients = []
-    for own, above in found:
-        # Of a patient's CDs, each with a day of its own, the folder above the days is the patient's.
-        lasting = tuple(folder for folder in above if not (_DATED.fullmatch(folder) or _EXAM.fullmatch(folder)))
-        surely = any(pattern.fullmatch(own) for pattern in _PATIENT_FOLDERS[:2])
-        path = (*(lasting or above), *((own,) if surely or not lasting else ()))
-        patients.append("/".join(path) if own else "")
-    return patients
+    own = [
+        next(iter(patient_folders(folders)), "") or next((folder for folder in folders if folder in numbers), "")
+        for folders in paths
+    ]
+    own = _without_bare_numbers(own, paths)
+    above = [
+        tuple(folders[: folders.index(patient)]) if patient else () for patient, folders in zip(own, paths, strict=True)
+    ]
+    counted_anew = len({patient for patient in own if patient}) < len(set(above) - {()})
+    patients = [
+        _qualified(patient, folders) if patient and (counted_anew or _on_cd(patient, folders)) else patient
+        for patient, folders in zip(own, above, strict=True)
+    ]
+    counts = Counter(patients)
+    return [
+        "/".join((*folders, patient)) if qualified != patient and counts[qualified] > USUAL_FILMS else qualified
+        for qualified, patient, folders in zip(patients, own, above, strict=True)
+    ]
+
+
+def _without_bare_numbers(own: Sequence[str], paths: Sequence[Sequence[str]]) -> list[str]:
+    """Folders that are numbers and nothing more are no patients' if they part the films otherwise, or hold all of them."""
+    bare = Counter(patient for patient in own if patient and not _is_sure(patient))
+    count = sum(bare.values())
+    deep = all(folders[-1] != patient for patient, folders in zip(own, paths, strict=True) if patient in bare)
+    if count <= 12 or (len(bare) == 1 and deep and count <= MOST_FILMS) or (len(bare) > 1 and count <= MOST_FILMS):
+        return list(own)
+    return list(own) if _part_as_patients(bare, deep=True) else [patient if _is_sure(patient) else "" for patient in own]
+
+
+def _is_sure(folder: str) -> bool:
+    return any(pattern.fullmatch(folder) for pattern in _PATIENT_FOLDERS[:2])
+
+
+def _on_cd(patient: str, above: Sequence[str]) -> bool:
+    """Whether a patient's folder is numbered as on a CD, and not in a folder of a day, whose patients may come again."""
+    return _CD_PATIENT.fullmatch(patient) is not None and bool(above) and not _DATED.fullmatch(above[-1])
+
+
+def _qualified(patient: str, above: Sequence[str]) -> str:
+    # Of a patient's CDs, each with a day of its own, the folder above the days is the patient's.
+    lasting = [folder for folder in above if not (_DATED.fullmatch(folder) or _EXAM.fullmatch(folder))]
+    # Else it is the number of an exam, below a patient's name.
+    counted = _is_sure(patient) or _CD_PATIENT.fullmatch(patient) or not lasting
+    return "/".join((*(lasting or above), *((patient,) if counted else ())))
 
 
 def _by_branches(names: Sequence[str]) -> list[str]:
@@ -165,6 +200,8 @@ def _by_branches(names: Sequence[str]) -> list[str]:
 
 def _part_as_patients(counts: Mapping[str, int], deep: bool) -> bool:
     """Whether folders (or numbers) with these counts of films may be patients'; ``deep`` where exams lie in them."""
+    if deep and all(re.fullmatch(r"[A-Z]", name) for name in counts):
+        return True  # CDs whose folders are letters
     if len(counts) < (2 if deep else 3) or all(_COUNTS_OTHERS.fullmatch(name.rpartition("/")[2]) for name in counts):
         return False
     sizes = sorted(counts.values())
@@ -200,15 +237,19 @@ def _by_likely_names(names: Sequence[str]) -> list[str]:
 
 def _by_numbers(names: Sequence[str]) -> list[str]:
     """``<word><number>_<anything>``, where the numbers come back as patients' do."""
-    found = []
+    numbers = []
     for name in names:
         match = _NUMBERED.match(film_stem(name.rpartition("/")[2]))
         number = match.group(1) if match else ""
-        found.append("/".join((*_telling_folders(name), number)) if number and not _COUNTS_OTHERS.fullmatch(number) else "")
-    counts = Counter(patient for patient in found if patient)
-    if not counts or max(counts.values()) == 1 or not _part_as_patients(counts, deep=True):
-        return [""] * len(names)
-    return found
+        numbers.append("" if _COUNTS_OTHERS.fullmatch(number) else number)
+    by_folder = [
+        "/".join((*_telling_folders(name), number)) if number else "" for name, number in zip(names, numbers, strict=True)
+    ]
+    for patients in (numbers, by_folder):  # the same number in two folders is one patient's, unless all begin anew
+        counts = Counter(patient for patient in patients if patient)
+        if counts and max(counts.values()) > 1 and _part_as_patients(counts, deep=True):
+            return patients
+    return [""] * len(names)
 
 
 def read_table(folder: Path, names: Sequence[str]) -> tuple[str, dict[str, str]]:

@@ -1,3 +1,3 @@
-"""The program's version, which every file that it writes names."""
+"""The version of this program, kept in every file that it writes."""
 
 __version__ = "1.0.0"

@@ -71,6 +71,12 @@ def series(template: str, patients: Any = PATIENTS, films: Any = FILMS) -> list[
         series("{p}/IM-0001-000{f}.dcm", NAMES),
         series("cd{p}/DICOM/PA000001/ST000001/SE000001/IM{f:06}"),
         series("{p}/DICOM/PA000001/ST00000{f}/SE000001/IM000001", NAMES),
+        [(f"cd{c}/DICOM/PA00000{n}/ST000001/IM{f}", (c, n)) for c in (1, 2) for n in (1, 2, 3) for f in (1, 2)],
+        [(f"cd{c}/0000000{n}/00000001/0000000{f}", (c, n)) for c in (1, 2) for n in (1, 2, 3) for f in (1, 2)],
+        [(f"{year}/{p:04}/{f}.png", p) for year in (2018, 2019) for p in PATIENTS for f in (1, 2)],
+        [(f"{label}/{p}_{f}.png", p) for f, label in enumerate(("fibrosis", "edema", "mass", "cyst")) for p in PATIENTS],
+        [(f"Bonn/202001{day}/PA000001/ST000001/IM{f}", day) for day in range(10, 31) for f in FILMS],
+        series("DICOM/{p}/A/{f}", "A"),
         series("202001{p:02}/PA000001/ST000001/SE000001/IM{f:06}"),
         series("1.2.840.{p}.9.9/1.2.840.{p}.{f}.9/1.2.840.{p}.{f}.1.dcm"),
         series("NORMAL/patient{p:03}/{f}.png"),
@@ -91,7 +97,7 @@ def test_patients_are_told_apart_and_together(films: list[tuple[str, object]]) -
     ["film_{:03}", "IMG_{:04}", "image{}", "cxr_{:04}", "phantom_{:04}", "JPCLN{:03}", "{}", "{:05}", "Normal-{}",
      "COVID-19_{}", "img ({})", "1 ({})", "IM-0001-{:04}", "set1_{:03}", "s1_{:03}", "p1_{}", "train_{}", "1.2.3.{}",
      "IMG_20200131_{:06}", "20200131_{:03}", "001_{:03}", "CHNCXR_{:04}_0", "MCUCXR_{:04}_1", "IMAGES/IM{:05}", "Doe/{}",
-     "20200131/IM{:04}"],
+     "20200131/IM{:04}", "001/film_{:03}", "/data/2345/images/{}"],
 )  # fmt: skip
 def test_a_plain_series_is_a_film_each(template: str) -> None:
     names = [f"{template.format(k)}.png" for k in range(1, 201)]

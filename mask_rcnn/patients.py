@@ -63,8 +63,13 @@ _DATED = re.compile(rf"{_DAY}|{_YEAR}(?:[-_.]?(?:0[1-9]|1[0-2]))?")
 # A patient's folder on a CD, counted from 1 on each.
 _CD_PATIENT = re.compile(r"(?:pa|pat|pt|p)0\d{4,}|0{5,}\d{1,3}", re.IGNORECASE)
 
+_RANDOM_PREFIX = re.compile(r"(?<![^/])([0-9a-f]{8})-(?=[^/]+$)")
+
 MOST_FILMS = 50  # of an exam; what holds more is no exam's folder, whatever its name
 USUAL_FILMS = 20  # of a patient, at most, by the median over a source of unknown naming
+
+# What stands in place of a patient who is not known, letters only.
+_NOBODY = frozenset({"", "nan", "na", "none", "null", "unknown", "anonymous", "anonymized", "anonymised", "anon"})
 
 TABLES = ("films.csv", "patients.csv")
 _FILM_COLUMNS = ("file", "filename", "film", "filmname", "image", "imagename", "imageid", "imagefile", "imageindex", "name",
@@ -98,12 +103,22 @@ def tell_patients(names: Sequence[str]) -> list[str]:
     Args:
         names: the films' paths relative to their source.
     """
+    names = _without_prefixes(names)
     patients = [_first_match(_SURE_NAMES, film_stem(name.rpartition("/")[2])) for name in names]
     for rule in (_by_patient_folders, _by_branches, _by_exams, _by_likely_names, _by_numbers):
         unknown = [k for k, patient in enumerate(patients) if not patient]
         for k, patient in zip(unknown, rule([names[k] for k in unknown]), strict=True):
             patients[k] = patient
     return patients
+
+
+def _without_prefixes(names: Sequence[str]) -> Sequence[str]:
+    """The names without the eight random hexadecimal digits that Label Studio puts before all of a project's."""
+    matches = [_RANDOM_PREFIX.search(name) for name in names]
+    lettered = sum(re.search("[a-f]", match.group(1)) is not None for match in matches if match)
+    if lettered * 2 <= len(names):
+        return names
+    return [_RANDOM_PREFIX.sub("", name) if match else name for name, match in zip(names, matches, strict=True)]
 
 
 def _telling_folders(name: str) -> list[str]:
@@ -284,26 +299,45 @@ def read_table(folder: Path, names: Sequence[str]) -> tuple[str, dict[str, str]]
     patient_column = next((columns[key] for key in _PATIENT_COLUMNS if key in columns), None)
     if patient_column is None:
         return "", {}
-    film_column = next((columns[key] for key in _FILM_COLUMNS if key in columns), None)
-    if film_column is None:
+    film_columns = [columns[key] for key in _FILM_COLUMNS if key in columns]
+    if not film_columns:
         raise DatasetError(f"{path}: has a column {patient_column!r} and none for the film; name that one 'file'")
+    told = max((_look_up(path, rows, column, patient_column, names) for column in film_columns), key=len)
+    if names and not told and any(is_patient(str(row[patient_column] or "")) for row in rows):
+        raise DatasetError(
+            f"{path}: its column {film_columns[0]!r} names none of the films, such as {names[0]}; correct it or rename the "
+            "table"
+        )
+    return path.name, told
+
+
+def _look_up(
+    path: Path, rows: Iterable[Mapping[str, str]], film_column: str, patient_column: str, names: Sequence[str]
+) -> dict[str, str]:
+    """The patients of the films that a column of a table names, by path."""
     patient_by_key: dict[str, str] = {}
+    twice: dict[str, str] = {}
     for row in rows:
         key, patient = (str(row[column] or "").strip() for column in (film_column, patient_column))
         key = _table_key(key)
-        if key and patient and patient_by_key.setdefault(key, patient) != patient:
-            raise DatasetError(f"{path}: gives {key} to patient {patient_by_key[key]} and to {patient}; correct one row")
+        if key and is_patient(patient) and patient_by_key.setdefault(key, patient) != patient:
+            twice[key] = patient
     told = {}
     for name in names:
         parts = _table_key(name).split("/")
-        tails = ("/".join(parts[k:]) for k in range(len(parts)))
-        if patient := next((patient_by_key[tail] for tail in tails if tail in patient_by_key), ""):
-            told[name] = patient
-    if patient_by_key and not told and names:
-        raise DatasetError(
-            f"{path}: its column {film_column!r} names none of the films, such as {names[0]}; correct it or rename the table"
-        )
-    return path.name, told
+        tails = ["/".join(parts[k:]) for k in range(len(parts))]
+        key = next((tail for tail in tails if tail in patient_by_key), "")
+        if key in twice:
+            patients = f"patient {patient_by_key[key]} and to {twice[key]}"
+            raise DatasetError(f"{path}: gives {key} to {patients}; correct one of the rows, or write the film's whole path")
+        if key:
+            told[name] = patient_by_key[key]
+    return told
+
+
+def is_patient(text: str) -> bool:
+    """Whether a text of a table or a record is somebody, and does not say that the patient is not known."""
+    return any(letter.isalnum() for letter in text) and re.sub(r"[\W_]", "", text.lower()) not in _NOBODY
 
 
 def _table_key(name: str) -> str:

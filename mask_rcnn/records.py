@@ -24,7 +24,7 @@ from mask_rcnn.coco import (
     CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, made_here, read_dataset,
 )  # fmt: skip
 from mask_rcnn.outlines import Outline, find_units, polygons_of
-from mask_rcnn.patients import describe_split, read_table, state_patients
+from mask_rcnn.patients import describe_split, is_patient, read_table, state_patients
 from mask_rcnn.radiograph import Radiograph, film_stem, find_film_paths, read_labels, read_radiograph
 
 Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
@@ -296,7 +296,7 @@ def _stated_patient(image: Mapping[str, Any]) -> str:
         value = image.get(key)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
-        if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).strip():
+        if isinstance(value, (int, str)) and not isinstance(value, bool) and is_patient(str(value)):
             return str(value).strip()
     return ""
 

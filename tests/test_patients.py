@@ -77,6 +77,8 @@ def series(template: str, patients: Any = PATIENTS, films: Any = FILMS) -> list[
         [(f"{label}/{p}_{f}.png", p) for f, label in enumerate(("fibrosis", "edema", "mass", "cyst")) for p in PATIENTS],
         [(f"Bonn/202001{day}/PA000001/ST000001/IM{f}", day) for day in range(10, 31) for f in FILMS],
         series("DICOM/{p}/A/{f}", "A"),
+        [(f"images/{7919 * p * f + 0xa0000000:08x}-patient{p}_{f}.png", p) for p in PATIENTS for f in FILMS],
+        [(f"p{p:03}_{f}_png.rf.{p * f:032x}.jpg", p) for p in PATIENTS for f in FILMS],
         series("202001{p:02}/PA000001/ST000001/SE000001/IM{f:06}"),
         series("1.2.840.{p}.9.9/1.2.840.{p}.{f}.9/1.2.840.{p}.{f}.1.dcm"),
         series("NORMAL/patient{p:03}/{f}.png"),
@@ -147,6 +149,7 @@ def test_a_suffix_is_only_a_films(name: str, stem: str) -> None:
 @pytest.mark.parametrize(
     ("heading", "row"),
     [("file,patient", "{path},{p}"), ("name,class,patient", "{stem},x,{p}"), ("Image Index,Patient ID", "{name},{p}"),
+     ("id,image,patient", "7,{name},{p}"),
      ("image_id;subject_id", "{stem};{p}"), ("PatientID\tfilename", "{p}\t{name}"), ("\ufefffilm,subject", "{stem},{p}")],
 )  # fmt: skip
 def test_a_table_tells_patients_by_any_of_its_names(tmp_path: Path, heading: str, row: str) -> None:
@@ -175,6 +178,14 @@ def test_a_table_without_patients_says_nothing(tmp_path: Path) -> None:
     assert read_table(tmp_path, ["a.png"]) == ("", {})
     (tmp_path / "films.csv").write_text("name,ratio\na,0.5\n")
     assert read_table(tmp_path, ["a.png"]) == ("", {})
+
+
+def test_nobody_is_no_patient(tmp_path: Path) -> None:
+    (tmp_path / "films.csv").write_text("index,file,patient\n0,a,1\n1,b,nan\n2,c,Unknown\n3,d,\n4,e,-\n5,f,N/A\n")
+    assert read_table(tmp_path, [f"images/{name}.png" for name in "abcdef"]) == ("films.csv", {"images/a.png": "1"})
+    folder = fill(tmp_path / "set", [f"film_{k}.png" for k in range(4)])
+    records = read_records(as_json(folder, lambda image: image.update(patient="unknown")), "patient")
+    assert [record.patient for record in records] == [""] * 4
 
 
 def test_pattern_table_record_and_names_in_this_order() -> None:

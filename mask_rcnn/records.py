@@ -24,7 +24,8 @@ from mask_rcnn.coco import (
     CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, made_here, read_dataset,
 )  # fmt: skip
 from mask_rcnn.outlines import Outline, find_units, polygons_of
-from mask_rcnn.patients import describe_split, is_patient, read_table, state_patients
+from mask_rcnn.patient_tables import is_patient, read_table
+from mask_rcnn.patients import describe_split, state_patients
 from mask_rcnn.radiograph import Radiograph, film_stem, find_film_paths, read_labels, read_radiograph
 
 Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
@@ -234,6 +235,8 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
             )
         if not other.segmentations:  # the film once more, before it was annotated
             records[path] = record
+    if bad:
+        print(f"{source}: {len(bad)} films left out for annotations that cannot be read")
     return list(records.values())
 
 

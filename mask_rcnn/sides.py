@@ -134,6 +134,8 @@ def exif_orientation(path: Path) -> int:
         return 1
     try:
         with open_image(path) as image:
+            if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+                return 1  # else Pillow decodes all of it in search of a tag
             orientation = image.getexif().get(_ORIENTATION, 1)
     except (FilmError, OSError):
         return 1

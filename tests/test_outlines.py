@@ -137,7 +137,9 @@ def test_a_bad_annotation_costs_its_film(tmp_path: Path, name: str, capsys: pyte
     path = foreign(tmp_path / "set", segment(value))
     records = read_records(path, "patient")
     assert [record.path.name for record in records] == ["p2.png", "p3.png"]
-    (line,) = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert f"{path}: 1 films left out" in printed.out
     assert line.startswith(f"left out {path.parent / 'images' / 'p1.png'}: annotation 11 ") and said in line
     assert "create_dataset" not in line and line.endswith("in the tool that it was annotated with and export it again")
 

@@ -15,7 +15,8 @@ from PIL import Image
 from mask_rcnn import coco
 from mask_rcnn.coco import DatasetError
 from mask_rcnn.config import ConfigError, config_from_dict
-from mask_rcnn.patients import patient_of, read_table, state_patients, tell_patients
+from mask_rcnn.patient_tables import read_table
+from mask_rcnn.patients import patient_of, state_patients, tell_patients
 from mask_rcnn.radiograph import film_stem
 from mask_rcnn.records import read_records, split_records, split_report
 

@@ -197,7 +197,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
         try:
             root = source.parent / roots[image["root"]] if roots and "root" in image else source.parent
             name = image["file_name"]
-            if not isinstance(name, str) or not name:
+            if not isinstance(name, str) or not name or "\0" in str(root / name):
                 raise TypeError
             if not roots and not (root / name).exists() and (root / "images" / name).exists():
                 root /= "images"
@@ -205,7 +205,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
             raise DatasetError(f"{source}: image {image['id']} names no file under a known root; {remedy}") from error
         paths.append(root / name)
         # A copied film keeps the group of the film that it was copied from.
-        names.append(next(text for text in (image.get("original_name"), name) if text not in (None, "")))
+        names.append(next(text for text in (image.get("original_name"), name) if isinstance(text, str) and text))
     segmentations, bad = _read_annotations(source, dataset, accepted, remedy)
     blank = len({image["id"] for image in accepted} - segmentations.keys() - bad.keys())
     if blank and not made_here(dataset):

@@ -371,3 +371,10 @@ def test_formats(tmp_path: Path) -> None:
 @pytest.mark.parametrize("info", [None, [], "Label Studio", {"format": "COCO 1.0"}, {"program": "VIA", "version": "1.0"}])
 def test_what_other_tools_say_of_themselves_does_not_matter(tmp_path: Path, info: Any) -> None:
     assert len(read_records(foreign(tmp_path / "set", lambda dataset: dataset.update(info=info)), "patient")) == 3
+
+
+@pytest.mark.parametrize("name", [None, "", 7, ["p1.png"], "p\0.png"])
+def test_a_film_without_a_name_is_refused(tmp_path: Path, name: Any) -> None:
+    path = foreign(tmp_path / "set", lambda dataset: dataset["images"][0].update(file_name=name))
+    with pytest.raises(DatasetError, match="image 1 names no file"):
+        read_records(path, "patient")

@@ -9,45 +9,17 @@ beside (covid19-radiography-dataset), ``COLLECTION/images_001/images/FILM`` (Che
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from mask_rcnn import finding
+from mask_rcnn.folders import NAMELESS, is_class, is_holder, split_of
+from mask_rcnn.patients import patient_folders, patient_of, tell_patients
 from mask_rcnn.progress import progress
 from mask_rcnn.radiograph import film_stem
-
-_SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
-           "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
-_SPLIT = re.compile(rf"({'|'.join(_SPLITS)})(?:[-_ ]?(?:set|data|images))?", re.IGNORECASE)
-
-# Folders that only hold the films of the folder above them, or a part of these.
-_HOLDER = re.compile(r"(?:images?|imgs?|films?|png|jpe?g|dcm|dicoms?|part|batch)[-_ ]?\d*", re.IGNORECASE)
-
-# Folders that every collection may have: one above them names it.
-_NAMELESS = frozenset({"data", "dataset", "datasets", "archive", "files"})
-
-# Class folders of the public collections, letters and digits only. They tell a class from a collection where a film
-# has a single folder above it, which could be either.
-_CLASSES = frozenset({
-    "normal", "healthy", "nofinding", "pneumonia", "viralpneumonia", "bacterialpneumonia", "virus", "bacteria", "covid",
-    "covid19", "covidpositive", "noncovid", "lungopacity", "tuberculosis", "turberculosis", "abnormal",
-})  # fmt: skip
-
-# Folders that hold one patient, the surest first: MIMIC-CXR has p10/p10000032. A number of three digits or more that is
-# neither a year nor a date is a patient's.
-_PATIENT_FOLDERS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
-    r"(?:patient|pat|pa|pid|subject|subj|sub|case)[-_ ]?\d+", r"p\d{4,}", r"p\d+|(?!(?:19|20)\d{2}(?:\d{4})?$)\d{3,}",
-))  # fmt: skip
-# File names: Kermany et al. (chest-xray-pneumonia), as Kaggle and as Mendeley Data have them; ChestX-ray14; the films of
-# one patient day by day in the COVID-19 image data collection (Cohen et al.), from which Kaggle's COVID-19 films come.
-_PATIENT_NAMES = tuple(re.compile(pattern) for pattern in (
-    r"(person\d+)_", r"((?:NORMAL\d*-)?IM-\d+)-\d+", r"((?:NORMAL|BACTERIA|VIRUS)-\d+)-\d+", r"(\d{8})_\d{3}$",
-    r"(.+?)[-_ ]day[-_ ]?\d+",
-))  # fmt: skip
 
 
 class SourceError(ValueError):
@@ -120,7 +92,9 @@ def find_films(
             sources.setdefault(os.path.realpath(path), describe(home, name))
     for folder, count in doubles.items():
         report(f"{folder}: {count} of its films lie in {folder.parent} too; each is taken once")
-    return list(sources.values())
+    described = list(sources.values())
+    patients = tell_patients([source.file_name for source in described])
+    return [replace(source, patient=patient) for source, patient in zip(described, patients, strict=True)]
 
 
 def _doubled_in(root_name: str, name: str, films: Mapping[str, Path]) -> Path | None:
@@ -161,20 +135,20 @@ def describe(root: Path, file_name: str) -> Source:
     """
     home = root
     inside: list[str] = []
-    while home.name and (_is_class(home.name) or _split_of(home.name) or _HOLDER.fullmatch(home.name)):
+    while home.name and (is_class(home.name) or split_of(home.name) or is_holder(home.name)):
         inside.insert(0, home.name)
         home = home.parent
     *folders, name = *inside, *file_name.split("/")
-    folders = [folder for folder in folders if not (_HOLDER.fullmatch(folder) or folder.lower() in _NAMELESS)]
-    patients = [folder for pattern in _PATIENT_FOLDERS for folder in folders if pattern.fullmatch(folder)]
+    folders = [folder for folder in folders if not (is_holder(folder) or folder.lower() in NAMELESS)]
+    patients = patient_folders(folders)
     if patients:  # what lies below are studies and series
         folders = folders[: min(map(folders.index, patients))]
-    told = [k for k, folder in enumerate(folders) if _split_of(folder) or _is_class(folder)]
+    told = [k for k, folder in enumerate(folders) if split_of(folder) or is_class(folder)]
     first = told[0] if told else 1  # the outermost folder is the collection, a class may lie in it
     collections, below = folders[:first], folders[first:]
-    labels = [folder for folder in below if not _split_of(folder)] or collections[1:]
-    labels = [folder for folder in labels if _is_class(folder)] or labels
-    splits = [split for folder in below if (split := _split_of(folder))]
+    labels = [folder for folder in below if not split_of(folder)] or collections[1:]
+    labels = [folder for folder in labels if is_class(folder)] or labels
+    splits = [split for folder in below if (split := split_of(folder))]
     return Source(
         root=root,
         file_name=file_name,
@@ -183,19 +157,3 @@ def describe(root: Path, file_name: str) -> Source:
         label=labels[-1] if labels else "",
         patient=patient_of(name) or next(iter(patients), ""),
     )
-
-
-def patient_of(file_name: str) -> str:
-    """The patient that a file name tells (``person12_virus_34.jpeg``: ``person12``), else the empty text."""
-    stem = film_stem(file_name)
-    matches = (pattern.match(stem) for pattern in _PATIENT_NAMES)
-    return next((match.group(1) for match in matches if match), "")
-
-
-def _split_of(folder: str) -> str:
-    match = _SPLIT.fullmatch(folder)
-    return _SPLITS[match.group(1).lower()] if match else ""
-
-
-def _is_class(folder: str) -> bool:
-    return re.sub(r"[^a-z0-9]", "", folder.lower()) in _CLASSES

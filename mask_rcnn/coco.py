@@ -12,7 +12,9 @@ image's right; a dataset made with ``--laterality image`` names them by image si
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,14 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mask_rcnn.files import write_bytes
+from mask_rcnn.outlines import check_inside, check_runs, check_size, polygons_of
+from mask_rcnn.version import __version__
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2
 CATEGORIES = {LEFT_LUNG: "left_lung", RIGHT_LUNG: "right_lung"}
+
+FORMAT = 2  # of the dataset JSON; 1 names neither format nor program
+DESCRIPTION = "Left and right lung on frontal chest films"
 
 
 class DatasetError(ValueError):
@@ -35,27 +42,29 @@ def encode_mask(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def compress(segmentation: Any, size: tuple[int, int]) -> dict[str, Any]:
+def compress(segmentation: Any, size: Any) -> dict[str, Any]:
     """Any segmentation of COCO's (polygons, run lengths) in compressed run lengths, as ``encode_mask`` gives them.
+
+    What lies a little outside the film does not count.
 
     Args:
         segmentation: polygons ``[[x, y, x, y, ...], ...]``, whose union counts, or either run-length encoding.
-        size: (height, width) of the film, which polygons do not say.
+        size: (height, width) of the film as its record says, which polygons do not.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: it is none of them.
+        ValueError: it is none of them; the message says why.
     """
-    if isinstance(segmentation, list):
-        if not segmentation or any(len(polygon) < 6 or len(polygon) % 2 for polygon in segmentation):
-            raise ValueError("a polygon has three corners or more")
-        polygons = [[float(value) for value in polygon] for polygon in segmentation]
-        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-    elif isinstance(segmentation["counts"], list):
-        rle = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    elif isinstance(segmentation["counts"], str):
-        return segmentation
+    if isinstance(segmentation, dict):
+        size = check_size(segmentation.get("size"))
+        runs = check_runs(segmentation.get("counts"), size)
+        rle = coco_mask.frPyObjects({"size": list(size), "counts": runs}, *size)
     else:
-        raise TypeError("no run lengths")
+        polygons = polygons_of(segmentation)
+        size = check_size(size)
+        check_inside(polygons, size)
+        rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
+        if not coco_mask.area(rle):
+            raise ValueError("its polygons cover no pixel")
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
@@ -105,9 +114,12 @@ def write_json(path: str | Path, content: Any) -> None:
 
 
 def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
-    """An empty dataset: ``info`` with the laterality and where it comes from, the categories, no images yet."""
+    """An empty dataset: ``info`` with format, program, laterality and where it comes from, the categories, no images yet."""
     return {
-        "info": {"description": "Left and right lung on frontal chest films", "laterality": laterality, **provenance},
+        "info": {
+            "description": DESCRIPTION, "format": FORMAT, "program": __version__, "laterality": laterality,
+            **provenance,
+        },  # fmt: skip
         "licenses": [],
         "categories": [{"id": key, "name": name, "supercategory": "lung"} for key, name in CATEGORIES.items()],
         "images": [],
@@ -115,32 +127,120 @@ def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def made_here(dataset: Mapping[str, Any]) -> bool:
+    """Whether this program made a dataset: then it can be made again, while what a person drew is corrected."""
+    info = dataset.get("info")
+    return isinstance(info, dict) and (info.get("description") == DESCRIPTION or {"program", "laterality"} <= info.keys())
+
+
 def read_dataset(path: str | Path) -> dict[str, Any]:
-    """Reads a dataset JSON and checks what the rest of the program takes for granted.
+    """Reads a dataset JSON, this program's or another tool's, and checks what the rest of the program takes for granted.
+
+    Ids that are whole numbers, written as 1, 1.0 or "1", become integers. Categories are known by their names, whatever
+    their numbers and spelling (``Left Lung``, ``lungRight``): the annotations get the numbers used here, and those of other
+    organs are left out.
 
     Raises:
-        DatasetError: there is no such file, it is no JSON, lacks a key, holds other categories than the lungs', or an
-            annotation names an image that is not there.
+        DatasetError: there is no such file, it is no JSON, lacks a key, is of a newer format, has no categories for the two
+            lungs, two images of one id, or an annotation that names an image that is not there.
     """
     path = Path(path)
     try:
-        dataset = json.loads(path.read_text(encoding="utf-8"))
+        dataset = json.loads(path.read_bytes())  # in UTF-8, 16 or 32, with or without a mark of it
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file; make it with create_dataset.py") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path}: not readable as JSON ({error}); make it again with create_dataset.py") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DatasetError(f"{path}: not readable as JSON ({error}); copy or export it again") from error
+    _check_format(path, dataset)
+    remedy = "make it again with create_dataset.py" if made_here(dataset) else "export it again as COCO"
     records = {"images": ("id",), "annotations": ("id", "image_id", "category_id"), "categories": ("id", "name")}
     for key, fields in records.items():
-        if not isinstance(dataset, dict) or not isinstance(dataset.get(key), list):
-            raise DatasetError(f"{path}: no COCO dataset, it lacks {key!r}; make it with create_dataset.py")
+        if not isinstance(dataset.get(key), list):
+            raise DatasetError(f"{path}: no COCO dataset, it lacks {key!r}; {remedy}")
         for record in dataset[key]:
             if not isinstance(record, dict) or not all(field in record for field in fields):
-                raise DatasetError(f"{path}: a record of {key!r} lacks one of {fields}; make it with create_dataset.py")
-    categories = {category.get("id"): category.get("name") for category in dataset["categories"]}
-    if categories != CATEGORIES:
-        raise DatasetError(f"{path}: its categories are {categories}, not {CATEGORIES}; renumber them")
+                raise DatasetError(f"{path}: a record of {key!r} lacks one of {fields}; {remedy}")
+            for field in fields:
+                if field != "name":
+                    record[field] = _whole(record[field])
+                    if not isinstance(record[field], (int, str)):
+                        raise DatasetError(f"{path}: a record of {key!r} has the {field} {record[field]!r}; {remedy}")
+    if not isinstance(dataset.get("info"), dict):
+        dataset.pop("info", None)
+    _check_images(path, dataset["images"])
+    numbers = _lung_numbers(path, dataset["categories"])
+    dataset["categories"] = [{**record, "id": numbers[record["id"]], "name": CATEGORIES[numbers[record["id"]]]}
+                             for record in dataset["categories"] if numbers[record["id"]]]  # fmt: skip
+    dataset["annotations"] = [
+        {**record, "category_id": numbers.get(record["category_id"], record["category_id"])}
+        for record in dataset["annotations"] if numbers.get(record["category_id"], -1)
+    ]  # fmt: skip
     images = {image["id"] for image in dataset["images"]}
     strays = [record["id"] for record in dataset["annotations"] if record["image_id"] not in images]
     if strays:
-        raise DatasetError(f"{path}: annotation {strays[0]} belongs to no image; make the file again")
+        raise DatasetError(f"{path}: annotation {strays[0]} belongs to no image; {remedy}")
     return dataset
+
+
+def _check_format(path: Path, dataset: Any) -> None:
+    if not isinstance(dataset, dict):
+        raise DatasetError(f"{path}: no COCO dataset but a {type(dataset).__name__}; export it as COCO")
+    info = dataset.get("info")
+    number = info.get("format", 1) if isinstance(info, dict) else 1
+    if isinstance(number, int) and number > FORMAT:
+        raise DatasetError(
+            f"{path}: written by a newer program (format {number}, this program reads up to {FORMAT}); update the program"
+        )
+
+
+def _whole(value: Any) -> Any:
+    """A whole number as an integer, however a tool writes it; anything else as it is."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9]\d{0,17}", value):
+        return int(value)
+    return None if isinstance(value, bool) else value
+
+
+def _check_images(path: Path, images: Sequence[Mapping[str, Any]]) -> None:
+    """Raises a DatasetError where two images have one id: whose the annotations are, nobody can tell."""
+    first: dict[Any, Mapping[str, Any]] = {}
+    for image in images:
+        other = first.setdefault(image["id"], image)
+        if other is not image:
+            names = " and ".join(str(record.get("file_name")) for record in (other, image))
+            raise DatasetError(
+                f"{path}: two images have the id {image['id']}, {names}; number them anew where exports were joined, their "
+                "annotations with them"
+            )
+
+
+def _lung_numbers(path: Path, categories: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
+    """For the id of each category the lung's number here, 0 where it is none.
+
+    Raises:
+        DatasetError: the names do not tell the left and the right lung, or one id has two names.
+    """
+    named = {record["id"]: str(record["name"]) for record in categories}
+    numbers = {key: _lung_of(name) for key, name in named.items()}
+    if not all(numbers.values()) and not {LEFT_LUNG, RIGHT_LUNG} <= set(numbers.values()):
+        alone = {"left": LEFT_LUNG, "right": RIGHT_LUNG}
+        numbers = {key: number or alone.get(named[key].strip().lower(), 0) for key, number in numbers.items()}
+    ids = Counter(record["id"] for record in categories)
+    twice = [key for key in ids if len({str(record["name"]) for record in categories if record["id"] == key}) > 1]
+    if twice or not {LEFT_LUNG, RIGHT_LUNG} <= set(numbers.values()):
+        listed = ", ".join(f"{record['id']} {record['name']}" for record in categories) or "none"
+        raise DatasetError(
+            f"{path}: its categories are {listed}; it takes one for each lung, named {' and '.join(CATEGORIES.values())}"
+        )
+    return numbers
+
+
+def _lung_of(name: str) -> int:
+    """The lung that a category's name clearly says, else 0: ``Left Lung``, ``lung_L``, ``rightLung``; no ``left node``."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    words = re.sub(r"[^a-z]+", " ", re.sub(r"(?i)(left|right)(?=lung)|(lung)(?=left|right)", r"\1\2 ", words).lower())
+    told = set(words.split()) - {"the", "field", "fields", "mask", "region", "area", "patient", "s"}
+    sides = {"left": LEFT_LUNG, "l": LEFT_LUNG, "right": RIGHT_LUNG, "r": RIGHT_LUNG}
+    side = told - {"lung", "lungs"}
+    return sides.get(next(iter(side)), 0) if len(side) == 1 and len(told) == 2 else 0

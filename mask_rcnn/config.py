@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,7 @@ class DataConfig:
     sources: tuple[str, ...] = ("data/dataset/dataset.json",)
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
+    patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" lets table and names tell
 
 
 @dataclass(frozen=True)
@@ -308,6 +310,16 @@ def _check(config: Config) -> None:
         for key, value in values.items():
             if isinstance(value, (int, float)):
                 rules.append((value >= 0, f"{section}.{key} must not be negative"))
+    rules.append((_is_pattern(config.data.patient_pattern),
+                  "data.patient_pattern must be a regular expression with one group, the patient, or empty"))
     for holds, message in rules:
         if not holds:
             raise ConfigError(message)
+
+
+def _is_pattern(text: str) -> bool:
+    """Whether a text is empty or a regular expression with exactly one group."""
+    try:
+        return not text or re.compile(text).groups == 1
+    except (re.error, OverflowError, RecursionError):
+        return False

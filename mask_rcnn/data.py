@@ -30,6 +30,7 @@ from mask_rcnn.config import Config
 from mask_rcnn.duplicates import find_groups, fingerprint, join
 from mask_rcnn.radiograph import FilmError, equalise, fit_labels_to_square, fit_to_square
 from mask_rcnn.records import FilmRecord, read_drawn
+from mask_rcnn.sides import check_sides, check_turned
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
 
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
@@ -52,9 +53,11 @@ def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
     A film that cannot be read, or whose masks do not fit it, is named on standard error and left out.
 
     Raises:
-        DatasetError: none could be read.
+        DatasetError: none could be read; or a source's masks have one label for both lungs, the labels exchanged, or are
+            drawn on films that EXIF turns.
     """
     unique = list(dict.fromkeys(records))
+    check_turned(unique)
 
     def load(record: FilmRecord) -> TrainingFilm | str:
         try:
@@ -70,6 +73,9 @@ def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
                 tqdm.write(f"left out {film}", file=sys.stderr)
             else:
                 loaded[record] = film
+    for record in check_sides(list(loaded), [film.labels for film in loaded.values()]):
+        del loaded[record]
+        print(f"left out {record.path}: one label for both lungs? Label each lung by itself", file=sys.stderr)
     if not loaded:
         raise DatasetError(f"none of the {len(unique)} films can be read; the lines above say why")
     return [loaded[record] for record in records if record in loaded]

@@ -12,6 +12,7 @@ Shapes
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -41,7 +42,7 @@ def is_legacy(path: str | Path) -> bool:
     """Whether a JSON is a list, as the published one is; a COCO dataset is an object."""
     try:
         with Path(path).open("rb") as file:
-            return file.read(1024).lstrip().startswith(b"[")
+            return file.read(1024).removeprefix(BOM_UTF8).lstrip().startswith(b"[")
     except OSError:  # reading it will say why
         return False
 
@@ -66,7 +67,7 @@ def _read_items(path: Path) -> Iterator[Any]:
     """The items of a JSON list; parsed anew with twice the text where one was cut off."""
     decoder = json.JSONDecoder()
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             text = file.read(CHUNK).lstrip()[1:]  # the bracket
             longest = 0
             while True:

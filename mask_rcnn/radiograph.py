@@ -8,7 +8,7 @@ Shapes
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -26,9 +26,9 @@ MIN_SIDE = 32  # pixels
 
 
 def film_stem(name: str) -> str:
-    """A film's name without its suffix; only what is a film's suffix is one: ``1.2.3.10`` keeps its last number."""
-    suffix = PurePath(name).suffix
-    return name.removesuffix(suffix) if suffix.lower() in FILM_SUFFIXES else name
+    """A film's name or path without its suffix; of ``1.2.3.10`` nothing is taken, as ``.10`` is no film's suffix."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in FILM_SUFFIXES else name
 
 
 class Radiograph(NamedTuple):
@@ -78,7 +78,9 @@ def read_labels(path: str | Path) -> np.ndarray:
     if labels.ndim != 2 or labels.dtype.kind not in "bui":
         raise FilmError(path, f"is no label mask but {image.mode}", remedy)
     if unknown := set(np.unique(labels).tolist()) - {0, *CATEGORIES}:
-        raise FilmError(path, f"is no label mask: it holds label {max(unknown)}", remedy)
+        used = np.unique(labels[labels > 0]).tolist()
+        guesses = {1: " (one value for both lungs?)", 2: f" ({' and '.join(map(str, used))} for the two lungs?)"}
+        raise FilmError(path, f"is no label mask{guesses.get(len(used), '')}: it holds label {max(unknown)}", remedy)
     return labels.astype(np.uint8)
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,10 +20,18 @@ import numpy as np
 from tqdm import tqdm
 
 from mask_rcnn import legacy
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, read_dataset
-from mask_rcnn.radiograph import FILM_SUFFIXES, Radiograph, read_labels, read_radiograph
+from mask_rcnn.coco import (
+    CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, made_here, read_dataset,
+)  # fmt: skip
+from mask_rcnn.outlines import Outline, find_units, polygons_of
+from mask_rcnn.patient_tables import is_patient, read_table
+from mask_rcnn.patients import describe_split, state_patients
+from mask_rcnn.finding import find_film_paths
+from mask_rcnn.radiograph import Radiograph, film_stem, read_labels, read_radiograph
 
 Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
+
+MAX_OVERLAP = 0.5  # of the smaller lung: lungs that share more are one outline with two names
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,9 @@ class FilmRecord:
     copies: str = ""  # films that share this text are copies, or of one patient, as the dataset JSON says
     inverted: bool = False  # whether the file shows bones black
     spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, as the dataset JSON says
+    laterality: str = "patient"  # whose left and right the labels mean, the patient's or the image's
+    patient: str = ""  # as far as known, within the source
+    told_by: str = ""  # what told the patient
     pixels: np.ndarray | None = field(default=None, compare=False, repr=False)  # uint8 [height, width], instead of a file
 
 
@@ -66,19 +77,32 @@ def read_drawn(record: FilmRecord) -> DrawnFilm:
 
 
 def _decode_labels(record: FilmRecord, shape: tuple[int, ...]) -> np.ndarray:
+    """The union of each lung's annotations; where two lungs overlap a little, the later category has it."""
     labels = np.zeros(record.segmentations[0][1] if record.segmentations else shape, np.uint8)
+    lungs = {category: np.zeros(labels.shape, bool) for category, _, _ in record.segmentations}
     for category, size, counts in record.segmentations:
         if size != labels.shape:
-            raise DatasetError(f"{record.path}: its masks differ in size; make the dataset again")
+            raise DatasetError(f"{record.path}: its masks differ in size; give all of them the film's")
         try:
-            labels[decode_mask({"size": list(size), "counts": counts})] = category
+            lungs[category] |= decode_mask({"size": list(size), "counts": counts})
         except ValueError as error:
-            raise DatasetError(f"{record.path}: its run lengths are torn; make the dataset again") from error
+            raise DatasetError(f"{record.path}: its run lengths are torn; export its masks again") from error
+    for category, mask in sorted(lungs.items()):
+        labels[mask] = category
+    if len(lungs) == 2:
+        one, other = lungs.values()
+        smaller = min(np.count_nonzero(one), np.count_nonzero(other))
+        if np.count_nonzero(one & other) > MAX_OVERLAP * smaller > 0:
+            raise DatasetError(f"{record.path}: its two lungs lie over each other; correct their outlines")
     return labels
 
 
-def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
+def read_records(source: str | Path, laterality: str, patient_pattern: str = "") -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
+
+    A folder's films may lie in folders of their own, ``images/PATIENT/NAME.jpg``; their masks lie likewise. Whose a film is
+    tell, in this order, the pattern, a table ``films.csv`` or ``patients.csv`` in the folder or beside the JSON, the film's
+    record, and the names of all films (``patients.tell_patients``). Films of a patient have one ``group``.
 
     A JSON without ``info.roots`` names its films from its own folder, or from ``images/`` there. A film whose ``quality``
     is not ``accepted`` is left out, and one without annotations is taken to show no lung; a film of a folder without a
@@ -86,21 +110,27 @@ def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
     patient's sides. The published nested-list JSON always names its lungs by image side; these are exchanged for the
     patient's where those are asked for.
 
+    An annotation that cannot be read costs its film, which is named on standard error and left out; what is wrong with the
+    whole file refuses it.
+
     Args:
         source: the JSON or the folder.
         laterality: "patient" or "image", as the config has it.
+        patient_pattern: ``data.patient_pattern``, searched in a film's path relative to its source.
 
     Raises:
         DatasetError: the source is neither, holds no film, or names the lungs by other sides than the config.
+            Or no annotation of the JSON can be read, its polygons are not in pixels, or the table cannot be used.
     """
     source = Path(source)
     if source.is_dir():
-        stated, records = "patient", _folder_records(source)
+        stated, records = "patient", _folder_records(source, patient_pattern)
     elif legacy.is_legacy(source):
         stated, records = laterality, _legacy_records(source, laterality)
     else:
         dataset = read_dataset(source)
-        stated, records = dataset.get("info", {}).get("laterality", "patient"), _json_records(source, dataset)
+        stated = dataset.get("info", {}).get("laterality", "patient")
+        records = _json_records(source, dataset, patient_pattern)
     if stated != laterality:
         raise DatasetError(
             f"{source}: its lungs are named by laterality {stated!r}, the config's by {laterality!r}; "
@@ -108,23 +138,34 @@ def read_records(source: str | Path, laterality: str) -> list[FilmRecord]:
         )
     if not records:
         raise DatasetError(f"{source}: names no film; fill the folder, or make it with create_dataset.py")
-    return records
+    return [replace(record, laterality=laterality) for record in records]
 
 
-def _folder_records(folder: Path) -> list[FilmRecord]:
+def _folder_records(folder: Path, patient_pattern: str) -> list[FilmRecord]:
     images, masks = folder / "images", folder / "masks"
     if not images.is_dir() or not masks.is_dir():
         raise DatasetError(f"{folder}: has no images/ and masks/; give such a folder or a dataset JSON")
-    records = []
-    for path in sorted(path for path in images.iterdir() if path.suffix.lower() in FILM_SUFFIXES):
-        mask_path = masks / f"{path.stem}.png"
-        if mask_path.is_file():
-            group = f"{folder.resolve().name}:{path.relative_to(folder).as_posix()}"
-            records.append(FilmRecord(path, str(folder), group, mask_path=mask_path))
+    paths = []
+    for path in find_film_paths(images):
+        if (mask_path := _mask_path(folder, path)).is_file():
+            paths.append(path)
         else:
             remedy = f"add {mask_path}, all 0 if it shows no lung"
             print(f"left out {path}: it has no mask; {remedy}", file=sys.stderr)
-    return records
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    patients = state_patients(names, [""] * len(names), read_table(folder, names), patient_pattern)
+    home = folder.resolve().name
+    return [
+        FilmRecord(path, str(folder), f"{home}:{patient or name}", mask_path=_mask_path(folder, path),
+                   patient=patient, told_by=told_by)
+        for path, name, (patient, told_by) in zip(paths, names, patients, strict=True)
+    ]  # fmt: skip
+
+
+def _mask_path(folder: Path, path: Path) -> Path:
+    """``masks/PATIENT/NAME.png`` of ``images/PATIENT/NAME.jpg``."""
+    inside = path.relative_to(folder / "images")
+    return folder / "masks" / inside.parent / f"{film_stem(inside.name)}.png"
 
 
 def _legacy_records(source: Path, laterality: str) -> list[FilmRecord]:
@@ -143,50 +184,125 @@ def _legacy_records(source: Path, laterality: str) -> list[FilmRecord]:
     return records
 
 
-def _json_records(source: Path, dataset: dict[str, Any]) -> list[FilmRecord]:
+def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -> list[FilmRecord]:
+    remedy = (
+        "make the file again with create_dataset.py" if made_here(dataset)
+        else "correct it in the tool that it was annotated with and export it again"
+    )  # fmt: skip
     roots = dataset.get("info", {}).get("roots")
-    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in dataset["images"]}
-    segmentations: dict[Any, list[Segmentation]] = {}
-    for record in dataset["annotations"]:
-        try:
-            segmentation = compress(record["segmentation"], sizes[record["image_id"]])
-            height, width = (int(side) for side in segmentation["size"])
-            if record["category_id"] not in CATEGORIES:
-                raise ValueError
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise DatasetError(
-                f"{source}: annotation {record.get('id')} is no lung in run lengths or polygons; "
-                "make the file again with create_dataset.py"
-            ) from error
-        lung = (record["category_id"], (height, width), segmentation["counts"])
-        segmentations.setdefault(record["image_id"], []).append(lung)
     accepted = [image for image in dataset["images"] if image.get("quality", "accepted") == "accepted"]
     if len(accepted) < len(dataset["images"]):
         print(f"{source}: {len(dataset['images']) - len(accepted)} films not accepted are left out")
-    records = []
+    paths, names = [], []
     for image in accepted:
         try:
             root = source.parent / roots[image["root"]] if roots and "root" in image else source.parent
-            name = str(image["file_name"])
+            name = image["file_name"]
+            if not isinstance(name, str) or not name or "\0" in str(root / name):
+                raise TypeError
             if not roots and not (root / name).exists() and (root / "images" / name).exists():
                 root /= "images"
         except (KeyError, IndexError, TypeError) as error:
-            raise DatasetError(
-                f"{source}: image {image['id']} names no file under a known root; make the file again with "
-                "create_dataset.py"
-            ) from error
+            raise DatasetError(f"{source}: image {image['id']} names no file under a known root; {remedy}") from error
+        paths.append(root / name)
         # A copied film keeps the group of the film that it was copied from.
-        own_name = next(text for text in (image.get("patient"), image.get("original_name"), name) if text not in (None, ""))
-        records.append(FilmRecord(
-            root / name,
+        names.append(next(text for text in (image.get("original_name"), name) if isinstance(text, str) and text))
+    segmentations, bad = _read_annotations(source, dataset, accepted, remedy)
+    blank = len({image["id"] for image in accepted} - segmentations.keys() - bad.keys())
+    if blank and not made_here(dataset):
+        print(f"{source}: {blank} films without annotations are taken to show no lung; leave out those not annotated yet")
+    fields = [_stated_patient(image) for image in accepted]
+    patients = state_patients(names, fields, read_table(source.parent, names), patient_pattern)
+    records: dict[Path, FilmRecord] = {}
+    for image, path, name, (patient, told_by) in zip(accepted, paths, names, patients, strict=True):
+        if image["id"] in bad:
+            print(f"left out {path}: {bad[image['id']]}; {remedy}", file=sys.stderr)
+            continue
+        record = FilmRecord(
+            path,
             str(source),
-            group=f"{image.get('collection') or source.stem}:{own_name}",
+            group=f"{image.get('collection') or source.stem}:{patient or name}",
             segmentations=tuple(segmentations.get(image["id"], ())),
             copies=f"{source}:{image['group']}" if "group" in image else "",
             inverted=bool(image.get("inverted")),
             spacing=_spacing_of(image),
-        ))  # fmt: skip
-    return records
+            patient=patient,
+            told_by=told_by,
+        )
+        other = records.setdefault(path, record)
+        if other.segmentations and record.segmentations and set(other.segmentations) != set(record.segmentations):
+            raise DatasetError(
+                f"{source}: two images, one of them {image['id']}, are {path.name} and have other lungs; keep one of them"
+            )
+        if not other.segmentations:  # the film once more, before it was annotated
+            records[path] = record
+    if bad:
+        print(f"{source}: {len(bad)} films left out for annotations that cannot be read")
+    return list(records.values())
+
+
+def _read_annotations(
+    source: Path, dataset: Mapping[str, Any], images: Sequence[Mapping[str, Any]], remedy: str
+) -> tuple[dict[Any, list[Segmentation]], dict[Any, str]]:
+    """By image id the lungs of each film, and what is wrong with those of which an annotation cannot be read.
+
+    Raises:
+        DatasetError: that is so of every annotated film, or the polygons are in other units than pixels.
+    """
+    sizes = {image["id"]: (image.get("height"), image.get("width")) for image in images}
+    files = {image["id"]: image["file_name"] for image in images}
+    annotations = [record for record in dataset["annotations"] if record["image_id"] in sizes]
+    first, units = find_units(_outlines(annotations, sizes))
+    if units:
+        record = next(record for record in annotations if record["id"] == first)
+        raise DatasetError(
+            f"{source}: annotation {first}, of {files[record['image_id']]}: its polygons are not in pixels; {units} "
+            "Export them in pixels"
+        )
+    segmentations: dict[Any, list[Segmentation]] = defaultdict(list)
+    bad: dict[Any, str] = {}
+    for record in annotations:
+        image_id, category = record["image_id"], record["category_id"]
+        try:
+            if category not in CATEGORIES:
+                raise ValueError(f"its category {category} is not in the file's list")
+            rle = compress(record.get("segmentation"), sizes[image_id])
+        except ValueError as error:
+            bad.setdefault(image_id, f"annotation {record['id']} is no lung in run lengths or polygons: {error}")
+            continue
+        height, width = rle["size"]
+        lung = (category, (height, width), rle["counts"])
+        if lung not in segmentations[image_id]:
+            segmentations[image_id].append(lung)
+    if bad and not segmentations.keys() - bad.keys():
+        image_id, reason = next(iter(bad.items()))
+        raise DatasetError(f"{source}: of no annotated film all lungs can be read; {files[image_id]}: {reason}; {remedy}")
+    return segmentations, bad
+
+
+def _outlines(
+    annotations: Iterable[Mapping[str, Any]], sizes: Mapping[Any, tuple[Any, Any]]
+) -> Iterator[Outline]:
+    """The polygons of all annotations that have some."""
+    for record in annotations:
+        try:
+            polygons = polygons_of(record.get("segmentation"))
+        except ValueError:  # run lengths, or what will be refused by itself
+            continue
+        height, width = sizes[record["image_id"]]
+        size = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        yield record["id"], record["image_id"], record["category_id"], polygons, size
+
+
+def _stated_patient(image: Mapping[str, Any]) -> str:
+    """The patient in a film's record, as text."""
+    for key in ("patient", "patient_id"):
+        value = image.get(key)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, (int, str)) and not isinstance(value, bool) and is_patient(str(value)):
+            return str(value).strip()
+    return ""
 
 
 def _spacing_of(image: Mapping[str, Any]) -> tuple[float, float] | None:
@@ -222,6 +338,13 @@ def split_records(
         training.update(groups[: min(max(round(train_fraction * len(groups)), 1), max(len(groups) - 1, 1))])
     train = [record for record in records if record.group in training]
     return train, [record for record in records if record.group not in training]
+
+
+def split_report(train: Sequence[FilmRecord], validation: Sequence[FilmRecord]) -> list[str]:
+    """A line for each source: its films and patients, how they are split, and what told the patients."""
+    rows = [(record.source, str(record.path), record.patient, record.told_by) for record in chain(train, validation)]
+    own = {str(record.path) for record in train}
+    return describe_split(rows, own.__contains__)
 
 
 def member_records(

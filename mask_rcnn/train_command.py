@@ -100,15 +100,17 @@ class Films:
 
     def __init__(self, config: Config) -> None:
         from mask_rcnn.data import join_copies, load_films
-        from mask_rcnn.records import read_records, split_records
+        from mask_rcnn.records import read_records, split_records, split_report
 
         self.config = config
         sources = dict.fromkeys(str(Path(source)) for source in config.data.sources)
-        records = [record for source in sources for record in read_records(source, config.laterality)]
+        records = [record for source in sources
+                   for record in read_records(source, config.laterality, config.data.patient_pattern)]
         # Only of films in memory is it known which are copies; none may stand on both sides.
         films = join_copies(load_films(records, config.network.image_size))
         self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}
         train, held_out = split_records(list(self.read), config.data.train_fraction, config.seed)
+        print(*split_report(train, held_out), sep="\n", flush=True)
         self.train = {source: [record for record in train if record.source == source] for source in sources}
         self.validation = [self.read[record] for record in held_out]
 

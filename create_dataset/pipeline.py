@@ -101,7 +101,7 @@ def read(source: Source) -> Film:
         OSError: it is gone.
     """
     version = file_version(source.path)  # before it is read: a change meanwhile makes it another film
-    pixels, spacing = read_radiograph(source.path)
+    pixels, spacing, *_ = read_radiograph(source.path)
     inverted = is_inverted(pixels)
     if inverted:
         pixels = 255 - pixels

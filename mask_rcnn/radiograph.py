@@ -32,6 +32,8 @@ class Radiograph(NamedTuple):
 
     pixels: np.ndarray  # uint8 [height, width], bones white
     spacing: tuple[float, float] | None  # millimetres between rows, and between columns; only DICOM tells
+    turned: str = ""  # how the stored pixels were turned by the DICOM header, in the words of ``orientation.upright``
+    doubts: tuple[str, ...] = ()  # what the DICOM header says against an upright frontal film with both lungs, in words
 
 
 def read_radiograph(path: str | Path) -> Radiograph:
@@ -45,11 +47,11 @@ def read_radiograph(path: str | Path) -> Radiograph:
             than 120 megapixels.
     """
     path = Path(path)
-    pixels, spacing = read_dicom(path) if is_dicom(path, read_head(path)) else (read_image(path), None)
-    if min(pixels.shape) < MIN_SIDE:
-        height, width = pixels.shape
+    film = Radiograph(*read_dicom(path)) if is_dicom(path, read_head(path)) else Radiograph(read_image(path), None)
+    if min(film.pixels.shape) < MIN_SIDE:
+        height, width = film.pixels.shape
         raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
-    return Radiograph(pixels, spacing)
+    return film
 
 
 def read_film(path: str | Path) -> np.ndarray:

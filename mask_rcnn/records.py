@@ -56,7 +56,7 @@ def read_drawn(record: FilmRecord) -> DrawnFilm:
         FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
         DatasetError: its run lengths are torn, or differ in size.
     """
-    film, spacing = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
+    film, spacing, *_ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
     film = 255 - film if record.inverted else film
     labels = _decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
     spacing = record.spacing or spacing

@@ -21,7 +21,10 @@ from mask_rcnn.dicom import SUFFIXES as DICOM_SUFFIXES
 from mask_rcnn.dicom import is_dicom, read_dicom
 from mask_rcnn.images import FilmError, open_image, read_head, read_image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pnm",
+     ".jp2", ".j2k", ".jpx"}
+)  # fmt: skip
 FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 
 MIN_SIDE = 32  # pixels
@@ -37,7 +40,7 @@ class Radiograph(NamedTuple):
 
 
 def read_radiograph(path: str | Path) -> Radiograph:
-    """Reads a JPEG, PNG, TIFF, BMP or DICOM film.
+    """Reads a film: DICOM, JPEG, PNG, TIFF, BMP, WebP, or what else Pillow decodes, by its content and not its name.
 
     Deeper grey levels are scaled linearly to 8 bits. DICOM films pass through the modality and VOI transforms
     (PS3.3 C.11.1 and C.11.2), and MONOCHROME1 is inverted.
@@ -78,12 +81,23 @@ def read_labels(path: str | Path) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
+def check_levels(film: np.ndarray) -> None:
+    """Raises a TypeError for a film that is not uint8: floats in [0, 1] would become black, 16 bits wrap around."""
+    kind = getattr(film, "dtype", type(film).__name__)
+    if kind != np.uint8:
+        raise TypeError(f"films must be uint8 grey levels, not {kind}; see read_film or to_8_bit")
+
+
 def equalise(film: np.ndarray) -> np.ndarray:
     """Spreads the grey levels of a uint8 film evenly over 0 to 255, with one histogram over all its channels.
 
     Level v becomes floor(255 (C(v) - C(lowest)) / (N - C(lowest))), where C is the cumulative histogram and
     N the number of pixels (Gonzalez and Woods, Digital Image Processing, section 3.3). A film of one level becomes 0.
+
+    Raises:
+        TypeError: it is not uint8.
     """
+    check_levels(film)
     rows = np.ascontiguousarray(film).reshape(len(film), -1)
     cumulative = np.cumsum(_histogram(rows))
     lowest = cumulative[np.flatnonzero(cumulative)[0]]

@@ -6,6 +6,7 @@ Shapes
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import threading
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from mask_rcnn.dicom_file import codestream_of, first_frame, open_dataset
+from mask_rcnn.mending import JPEG_START, has_all_pixels, mend
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -70,10 +73,28 @@ def _is_lossy(dataset: FileDataset) -> bool:
     return syntax.is_encapsulated and syntax not in lossless
 
 
+def _mend(dataset: FileDataset) -> None:
+    """Mends a compressed frame as a JPEG file would be; raises a ValueError where a part of its pixels is missing."""
+    from pydicom.encaps import encapsulate
+
+    frame = first_frame(dataset)
+    if not frame.startswith(JPEG_START) or has_all_pixels(frame):
+        return
+    try:
+        mended = mend(frame, lambda content: Image.open(io.BytesIO(content), formats=("JPEG",)).tobytes())
+    except Exception as error:  # also of lossless JPEG, which Pillow does not decode: its own decoder takes zeros for levels
+        if frame.endswith(bytes(4)):
+            raise ValueError("a part of its pixels is missing") from error
+    else:
+        dataset.PixelData = encapsulate([mended])
+
+
 def _decoded(dataset: FileDataset) -> np.ndarray:
     from pydicom.pixels import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        _mend(dataset)
     plugins = get_decoder(syntax).available_plugins if syntax.is_encapsulated else ()
     for plugin in sorted(set(plugins) - {"gdcm"}):
         dataset.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=False)

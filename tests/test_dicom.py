@@ -12,7 +12,7 @@ import pytest
 from films import film_of, refused, stretched, ten_bit, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from mask_rcnn.dicom import spacing_of
@@ -218,6 +218,31 @@ def test_compressed_films_whole_and_torn(tmp_path: Path, kind: str, error: float
         except FilmError as failure:
             outcomes.append(str(failure).startswith(f"{path}: ") and "\n" not in str(failure))
     assert all(outcomes) and len(outcomes) == 60
+
+
+def reframed(path: Path, cut: int, zeros: int) -> Path:
+    """A compressed film whose frame lacks its last bytes, or has zeros instead."""
+    dataset = pydicom.dcmread(path)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1)).rstrip(b"\0")
+    dataset.PixelData = encapsulate([frame[:-cut] + bytes(zeros)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(torn := path.with_name("torn.dcm"))
+    return torn
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "j2k", "jpeg lossless", "jpeg-ls"])
+def test_a_torn_frame_is_no_half_film(tmp_path: Path, kind: str) -> None:
+    whole = write_dicom(tmp_path / "whole.dcm", film_of(200, 160), "MONOCHROME2", 8)
+    path = compressed(tmp_path / "film.dcm", whole, kind)
+    for zeros in (0, 9000):
+        assert "cannot be decoded as DICOM" in refused(reframed(path, 4000, zeros))
+
+
+def test_a_jpeg_frame_without_its_end_is_read(tmp_path: Path) -> None:
+    whole = write_dicom(tmp_path / "whole.dcm", film_of(), "MONOCHROME2", 8)
+    path = compressed(tmp_path / "film.dcm", whole, "jpeg")
+    for cut, zeros in ((1, 0), (2, 0), (2, 60)):
+        np.testing.assert_array_equal(read_film(reframed(path, cut, zeros)), read_film(path))
 
 
 # Levels in cells that hold more

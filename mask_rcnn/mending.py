@@ -1,8 +1,8 @@
 """JPEG and PNG whose pixels are whole and whose files are not: mended in memory.
 
-What Pillow cannot decode is tried once more without what no pixel needs. Pillow has switches to decode broken files, but
-they are one for all threads of a process, and they give films whose lower half is grey. It gives some of these by itself,
-without a word, which ``has_all_pixels`` tells.
+Pillow has a switch to decode broken files, but it is one for all threads of a process, and gives films whose lower half is
+grey. Here a file is written anew without what no pixel needs. Some half films Pillow gives by itself, without a word:
+``has_all_pixels`` tells them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
-# PNG, section 4.3 and 11: the image itself, and of what else there may be, what says how it is to be seen.
+# PNG, section 11: the image itself, its end, and of the rest what says how it is to be seen.
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _NEEDED_CHUNKS = _PIXEL_CHUNKS | {b"IEND", b"tRNS", b"eXIf"}
 
@@ -81,6 +81,7 @@ def _inflates(header: bytes, bodies: list[bytes]) -> bool:
             while body:
                 missing -= len(inflater.decompress(body, 2**20))
                 body = inflater.unconsumed_tail
+        missing -= len(inflater.flush())
     except zlib.error:  # a wrong sum, too, where the stream has come to its own
         return False
     return missing == 0  # zeros behind a torn stream give more

@@ -164,6 +164,15 @@ def test_an_interlaced_png_with_a_wrong_sum(tmp_path: Path, shape: tuple[int, in
     assert has_all_pixels(interlaced(film)) and not has_all_pixels(interlaced(film)[:-300] + bytes(300))
 
 
+@pytest.mark.parametrize("level", [0, 9])
+def test_a_film_of_one_level_with_a_wrong_sum(tmp_path: Path, level: int) -> None:
+    """It inflates a thousandfold, over many steps."""
+    film = np.full((2048, 2047), level, np.uint8)
+    whole = encoded("PNG", film)
+    wrong = whole.index(b"IEND") - 8
+    np.testing.assert_array_equal(read_from(tmp_path, whole[:wrong] + bytes(4) + whole[wrong + 4 :]), film)
+
+
 def test_torn_exif_is_no_torn_film(tmp_path: Path) -> None:
     for torn in (b"Exif\0\0torn", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\1"):
         content = encoded("JPEG", quality=92, exif=torn)

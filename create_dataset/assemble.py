@@ -17,9 +17,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from create_dataset.journal import Entry, Journal
-from create_dataset.progress import progress
-from create_dataset.quality import STATUSES, judge
+from mask_rcnn.journal import Entry, Journal
+from mask_rcnn.progress import progress
+from mask_rcnn.quality import STATUSES, judge
 from create_dataset.sources import Source
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import QualityConfig
@@ -51,9 +51,9 @@ def judge_films(sources: Sequence[Source], journal: Journal, config: QualityConf
     """The verdicts and groups of films that are all in the journal."""
     verdicts, fingerprints, facts = [], [], []
     for source in progress(sources, name="judging", total=len(sources)):
-        entry = journal.read(source.path)
+        entry = journal.read(source)
         fingerprints.append(entry["fingerprint"])
-        verdicts.append(judge(entry["measures"], config))
+        verdicts.append(judge(entry["measures"], config, entry["doubts"]))
         facts.append(_facts(entry))
     ids = [fact["image_id"] for fact in facts]
     firsts = find_groups(fingerprints)
@@ -139,7 +139,7 @@ def write_dataset(
     with replacing(path) as file, TemporaryFile(dir=path.parent) as annotations:
         file.write(_json(head)[:-1] + b',"images":[')
         for k, film in enumerate(progress(films, name="writing", total=len(films))):
-            entry = journal.read(film.source.path)
+            entry = journal.read(film.source)
             file.write((b",\n" if k else b"\n") + _json(_image(film, entry, numbers[film.source.root])))
             for lung in entry["lungs"]:
                 lung |= {"id": 2 * film.image_id + lung["category_id"], "image_id": film.image_id}
@@ -156,7 +156,7 @@ def _image(film: JudgedFilm, entry: Entry, root: int) -> dict[str, Any]:
         "id": film.image_id, "root": root, "file_name": source.file_name,
         "height": entry["height"], "width": entry["width"],
         "collection": source.collection, "split": source.split, "label": source.label, "patient": source.patient,
-        "group": film.group, "inverted": film.inverted, "spacing_mm": entry["spacing_mm"],
+        "group": film.group, "inverted": film.inverted, "turned": entry["turned"], "spacing_mm": entry["spacing_mm"],
         "quality": film.status, "agreement": film.agreement,
     }  # fmt: skip
     return record | ({"reasons": film.reasons} if film.reasons else {})
@@ -178,7 +178,7 @@ def write_table(path: Path, films: Sequence[JudgedFilm], journal: Journal, roots
     with replacing(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         for k, film in enumerate(films):
-            source, measures = film.source, journal.read(film.source.path)["measures"]
+            source, measures = film.source, journal.read(film.source)["measures"]
             if k == 0:
                 writer.writerow((*COLUMNS, *measures))
             writer.writerow((

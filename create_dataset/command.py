@@ -4,7 +4,8 @@
 
 Every finished film is a line of ``OUT/films.jsonl``: stopped, the same command goes on where it was. Films that
 changed, and those that could not be used, are tried again. Thresholds are applied at the end, so that changing them
-takes no U-Net.
+takes no U-Net. What another run has left in OUT, of other U-Nets or of folders that are not given any more, is set aside
+in ``OUT/earlier-DATE``.
 """
 
 from __future__ import annotations
@@ -34,23 +35,26 @@ from create_dataset.assemble import (
     write_dataset,
     write_table,
 )
-from create_dataset.journal import BusyError, Journal, assign_ids, previous_path, sole_run
-from create_dataset.pipeline import find_all_lungs
-from create_dataset.progress import progress, warn
+from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import REPORT, write_report
 from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import WeightsError, encoder_of, load_unet
 from mask_rcnn.coco import new_dataset, read_dataset, write_json
 from mask_rcnn.config import Config, ConfigError, QualityConfig, load_config
 from mask_rcnn.files import writable
+from mask_rcnn.formats import FormatError
+from mask_rcnn.journal import Journal
+from mask_rcnn.progress import progress, warn
+from mask_rcnn.run import RunError, set_aside, sole_run
 
 if TYPE_CHECKING:
     import keras
 
 OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficientnetb0.weights.h5"
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
+RESULTS = (DATASET, TABLE, REPORT, LEGACY)  # in OUT, beside the journal
 BATCH = 4
-ANSWERS = 1  # counted up when the program changes what it finds on a film, so that old journals are not gone on with
+ANSWERS = 2  # to be raised when results change; older journals are not resumed
 
 
 class Unet(NamedTuple):
@@ -69,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
         return 130
-    except (BusyError, ConfigError) as error:
+    except (RunError, FormatError, ConfigError, SourceError, WeightsError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -124,21 +128,22 @@ def create_dataset(arguments: argparse.Namespace, command: str) -> int:
 
     Raises:
         ConfigError: the config cannot be used.
-        BusyError: another run writes to the output folder.
+        SourceError, WeightsError: a path that was given is not there.
+        RunError: another run writes to the output folder, or there is too little memory.
+        FormatError: a newer program wrote what is there.
         OSError: the output folder cannot be written.
         KeyboardInterrupt: after the results are written from the films that are done.
     """
     thresholds = (load_config(arguments.config) if arguments.config else Config()).quality
-    sources, notes = find_sources(arguments.src, arguments.out)
-    if not sources:
-        print("there is nothing to do; give --src a folder with JPEG, PNG, TIFF, BMP or DICOM films", file=sys.stderr)
-        return 1
     unets = find_unets(arguments.unet)
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    sources, notes, unreadable = find_sources(arguments.src, arguments.out)
+    if not sources:
+        print("there is nothing to do; give --src a folder with JPEG, PNG, TIFF, BMP, WebP or DICOM films", file=sys.stderr)
+        return 1
     with sole_run(arguments.out):
         journal = open_journal(arguments, unets, sources)
         members: list[keras.Model] = []
-        if any(source.path not in journal for source in sources):
+        if any(source not in journal for source in sources):
             loaded, members = load_members(unets)
             if loaded != unets:  # a smaller ensemble has a journal of its own
                 unets, journal = loaded, open_journal(arguments, loaded, sources)
@@ -146,9 +151,9 @@ def create_dataset(arguments: argparse.Namespace, command: str) -> int:
             print("no U-Net could be loaded; give its weights with --unet", file=sys.stderr)
             return 1
         with journal:
-            skipped: dict[Path, str] = {}
+            skipped = dict(unreadable)
             is_whole = fill_journal(journal, sources, members, arguments, skipped)
-            has_films = any(source.path in journal for source in sources)
+            has_films = any(source in journal for source in sources)
             if has_films:
                 info = {
                     "date_created": datetime.now(UTC).isoformat(timespec="seconds"), "command": writable(command),
@@ -166,38 +171,49 @@ def create_dataset(arguments: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def find_sources(roots: Iterable[Path], out: Path) -> tuple[list[Source], list[str]]:
-    """The films of all roots, and what there is to say of the roots; a film under two roots belongs to the first.
+def find_sources(roots: Iterable[Path], out: Path) -> tuple[list[Source], list[str], dict[Path, str]]:
+    """The films of all roots, what there is to say of the roots, and what in them cannot be read, with the reasons.
 
-    An output folder within a root holds copies of its films, which are none of its own.
+    A film under two roots belongs to the first. An output folder within a root holds copies of its films, which are none of
+    its own.
+
+    Raises:
+        SourceError: a root is not there.
     """
     out = out.resolve()
-    sources: dict[Path, Source] = {}
+    sources: dict[str, Source] = {}
     notes: list[str] = []
+    unreadable: dict[Path, str] = {}
 
     def note(line: str) -> None:
         warn(line)
         notes.append(writable(line))
 
+    def skip(path: Path, reason: str) -> None:
+        warn(f"skipped {writable(str(path))}: {reason}")
+        unreadable[path] = reason
+
     for root in roots:
-        try:
-            found = find_films(root, note)
-        except SourceError as error:
-            note(str(error))
-            continue
+        found = find_films(root, note, skip)
         if not found:
-            note(f"{root}: holds no film; give a folder with JPEG, PNG, TIFF, BMP or DICOM films that are no masks")
-        holds_out = root.resolve() in out.parents
+            note(f"{root}: holds no film; give a folder with JPEG, PNG, TIFF, BMP, WebP or DICOM films that are no masks")
+        holds_out = out.is_relative_to(os.path.realpath(root))
         for source in found:
             if not (holds_out and out in source.path.parents):
-                sources.setdefault(source.path.resolve(), source)
-    return list(sources.values()), notes
+                sources.setdefault(os.path.realpath(source.path), source)
+    return list(sources.values()), notes, unreadable
 
 
 def find_unets(paths: Iterable[Path]) -> list[Unet]:
-    """What the files of an ensemble are; one that is no U-Net's is named and left out."""
+    """What the files of an ensemble are; one that is no U-Net's is named and left out.
+
+    Raises:
+        WeightsError: one is not there.
+    """
     unets = []
     for path in paths:
+        if not path.exists():
+            raise WeightsError(f"{path}: there is no such file; check the path given to --unet")
         try:
             encoder = encoder_of(path)
         except WeightsError as error:
@@ -225,13 +241,21 @@ def load_members(unets: Iterable[Unet]) -> tuple[list[Unet], list[keras.Model]]:
 def open_journal(arguments: argparse.Namespace, unets: Iterable[Unet], sources: Sequence[Source]) -> Journal:
     """The journal of these U-Nets and this laterality, with the films that are as they were when they were done."""
     settings = {
+        "command": "create_dataset.py",
         "answers": ANSWERS,
         "unet": sorted(unet.facts["sha256"] for unet in unets),
         "laterality": arguments.laterality,
     }
-    journal = Journal(arguments.out / JOURNAL, settings)
-    journal.forget_changed(progress([source.path for source in sources], name="checking", total=len(sources)))
+    journal = Journal(arguments.out / JOURNAL, settings, KEYS)
+    journal.find_roots(dict.fromkeys(source.root for source in sources))
+    journal.forget_changed(progress(sources, name="checking", total=len(sources)))
     return journal
+
+
+def put_away(out: Path, names: Sequence[str], why: str) -> None:
+    """Sets results aside that the run would write over, and says so."""
+    if folder := set_aside(out, names):
+        warn(f"{out}: holds what was {why}; beginning anew, it is kept in {folder.name}")
 
 
 def fill_journal(
@@ -247,17 +271,18 @@ def fill_journal(
         False where the user stopped it.
 
     Raises:
+        RunError: there is too little memory.
         OSError: the journal cannot be written.
     """
-    todo = [source for source in sources if source.path not in journal]
+    todo = [source for source in sources if source not in journal]
     if journal.is_other:
-        warn(f"{journal.path}: made with other U-Nets or another laterality; beginning anew, it is kept as "
-             f"{previous_path(journal.path).name}")
+        put_away(arguments.out, (*RESULTS, JOURNAL), "made with other U-Nets, another laterality or an older program")
     elif len(todo) < len(sources):
         warn(f"{journal.path}: {len(sources) - len(todo)} of {len(sources)} films are done already")
+    journal.open()
     if not todo:
         return True
-    ids = assign_ids(sources, journal.ids)
+    ids = journal.assign_ids(sources)
 
     def skip(source: Source, reason: str) -> None:
         warn(f"skipped {source.path}: {reason}")
@@ -268,7 +293,7 @@ def fill_journal(
     try:
         with progress(name="lungs", total=len(sources), done=len(sources) - len(todo)) as bar, closing(entries):
             for source, entry in entries:
-                journal.add(source.path, {"id": ids[source.path], **entry})
+                journal.add(source, {"id": ids[journal.key(source)], **entry})
                 bar.update()
     except KeyboardInterrupt:
         warn("stopping; what is done is put together now (Ctrl-C again leaves that to the next run)")
@@ -291,13 +316,16 @@ def write_results(
     Raises:
         OSError: one cannot be written.
     """
-    films = judge_films([source for source in sources if source.path in journal], journal, thresholds)
+    films = judge_films([source for source in sources if source in journal], journal, thresholds)
+    if others := journal.other_results():
+        put_away(out, RESULTS, f"made of other folders too ({', '.join(others)})")
+    journal.claim_results()
     roots = relative_roots(dict.fromkeys(source.root for source in sources), out)
     dataset["info"] |= {
-        "counts": count_films(films, len(skipped), len(sources) - len(films) - len(skipped)),
-        "skipped": [
-            {"file": str(source.path), "reason": skipped[source.path]} for source in sources if source.path in skipped
-        ],
+        "counts": count_films(
+            films, len(skipped), sum(source not in journal and source.path not in skipped for source in sources)
+        ),
+        "skipped": [{"file": writable(str(path)), "reason": writable(reason)} for path, reason in sorted(skipped.items())],
         "roots": list(roots.values()),
     }
     write_dataset(out / DATASET, dataset, films, journal, roots)

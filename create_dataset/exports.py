@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from create_dataset.progress import progress, warn
+from mask_rcnn.progress import progress, warn
 from mask_rcnn import legacy
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, annotation, decode_mask
 from mask_rcnn.files import file_version, replacing

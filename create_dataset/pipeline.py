@@ -1,7 +1,4 @@
-"""From film files to journal entries: reading, the networks and what follows them run side by side.
-
-Threads read films ahead of the networks and cut out the lungs of those that come from them; the networks run in the calling
-thread. Some three batches of films are in memory: one being read, one in the networks, one whose lungs are cut out.
+"""From film files to journal entries: what ``mask_rcnn.run`` does to each film of a dataset.
 
 Shapes
     film      uint8 [height, width], grey, bones white
@@ -13,46 +10,34 @@ Shapes
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-import cv2
 import numpy as np
 
-from create_dataset.journal import Entry
 from create_dataset.lungs import enlarge_lungs, find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import Source
-from create_dataset.unet import SIDE, prepare, probabilities, stretch_to_square
+from create_dataset.unet import prepare, probabilities
+from mask_rcnn.chest import SIDE, stretch_to_square
 from mask_rcnn.coco import annotation
 from mask_rcnn.duplicates import fingerprint
-from mask_rcnn.files import file_version
-from mask_rcnn.images import in_one_line
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, read_radiograph
+from mask_rcnn.journal import Entry
+from mask_rcnn.run import ReadFilm, read_once, work_through
 
 if TYPE_CHECKING:
     import keras
 
-T = TypeVar("T")
-
 Skip = Callable[[Source, str], None]  # told of a film that is left out, and why
+
+# What the journal has of a film besides its id and its file's version and digest.
+KEYS = frozenset({"height", "width", "inverted", "turned", "doubts", "spacing_mm", "fingerprint", "measures", "lungs"})
 
 
 class Film(NamedTuple):
     """A film that was read, ready for the networks."""
 
-    source: Source
-    version: list[int]  # of its file
-    pixels: np.ndarray  # uint8 [height, width], bones white
-    inverted: bool  # whether its bones were black in the file
-    spacing: tuple[float, float] | None  # millimetres between rows, and between columns
+    found: ReadFilm
     square: np.ndarray  # uint8 [256, 256]
     inputs: np.ndarray  # float32 [256, 256, 3]
 
@@ -72,25 +57,15 @@ def find_all_lungs(
         laterality: "patient" or "image".
         skip: called in this thread for each film that has no entry.
     """
-    with _side_by_side() as pool:
-        films = _read_ahead(pool, sources, batch, skip)
-        chosen = list(islice(films, batch))
-        cutting: list[tuple[Source, Future[Entry | str]]] = []
-        while chosen or cutting:
-            following = []
-            if chosen:
-                votes, mirrored = ask(members, chosen, batch)
-                for k, film in enumerate(chosen):
-                    of_mirrored = None if mirrored is None else mirrored[:, k]
-                    task = pool.submit(_or_reason, film.source, entry_of, film, votes[:, k], of_mirrored, laterality)
-                    following.append((film.source, task))
-            for source, task in cutting:
-                if isinstance(entry := task.result(), str):
-                    skip(source, entry)
-                else:
-                    yield source, entry
-            cutting = following
-            chosen = list(islice(films, batch))
+
+    def predict(films: Sequence[Film]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        votes, mirrored = ask(members, films, batch)
+        return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
+
+    def finish(_: Source, film: Film, answer: tuple[np.ndarray, np.ndarray | None]) -> Entry:
+        return entry_of(film, *answer, laterality)
+
+    return work_through(sources, read, predict, finish, batch, skip)
 
 
 def read(source: Source) -> Film:
@@ -100,13 +75,9 @@ def read(source: Source) -> Film:
         FilmError: it cannot be read.
         OSError: it is gone.
     """
-    version = file_version(source.path)  # before it is read: a change meanwhile makes it another film
-    pixels, spacing, *_ = read_radiograph(source.path)
-    inverted = is_inverted(pixels)
-    if inverted:
-        pixels = 255 - pixels
-    square = stretch_to_square(pixels)
-    return Film(source, version, pixels, inverted, spacing, square, prepare(square))
+    found = read_once(source.path)
+    square = stretch_to_square(found.radiograph.pixels)
+    return Film(found, square, prepare(square))
 
 
 def ask(
@@ -134,64 +105,20 @@ def entry_of(film: Film, votes: np.ndarray, mirrored: np.ndarray | None, lateral
         votes, mirrored: float [members, 256, 256], on this film.
         laterality: "patient" or "image".
     """
-    height, width = film.pixels.shape
+    found, (height, width) = film.found, film.found.radiograph.pixels.shape
     small = find_small_lungs(votes, laterality)
     lungs = enlarge_lungs(small, votes, height, width)
+    pixels, spacing, turned, doubts = found.radiograph
     return {
-        "version": film.version,
+        "version": found.version,
+        "digest": found.digest,
         "height": height,
         "width": width,
-        "inverted": film.inverted,
-        "spacing_mm": None if film.spacing is None else list(film.spacing),
-        "fingerprint": fingerprint(film.pixels, np.logical_or.reduce(list(small.values())) if small else None),
+        "inverted": found.inverted,
+        "turned": turned,
+        "doubts": list(doubts),
+        "spacing_mm": None if spacing is None else list(spacing),
+        "fingerprint": fingerprint(pixels, np.logical_or.reduce(list(small.values())) if small else None),
         "measures": measure(film.square, votes, mirrored, small, laterality, aspect=width / height),
         "lungs": [annotation(0, 0, category, lung) for category, lung in sorted(lungs.items())],
     }
-
-
-def _read_ahead(pool: Executor, sources: Iterable[Source], count: int, skip: Skip) -> Iterator[Film]:
-    """The films that can be read, in order; the next ``count`` are being read meanwhile."""
-    reading: deque[tuple[Source, Future[Film | str]]] = deque()
-    remaining = iter(sources)
-    while True:
-        for source in islice(remaining, count + 1 - len(reading)):
-            reading.append((source, pool.submit(_or_reason, source, read, source)))
-        if not reading:
-            return
-        source, task = reading.popleft()
-        if isinstance(film := task.result(), str):
-            skip(source, film)
-        else:
-            yield film
-
-
-def _or_reason(source: Source, work: Callable[..., T], *arguments: Any) -> T | str:
-    """What the work gives, or why it fails and what would help: a night's run does not end for one film."""
-    try:
-        return work(*arguments)
-    except FilmError as error:
-        return str(error).removeprefix(f"{source.path}: ")
-    except FileNotFoundError:
-        return "there is no such file; check the path"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error}); check that it is still there"
-    except MemoryError:
-        return "needs more memory than there is; scale it down"
-    except Exception as error:
-        return f"cannot be worked on ({type(error).__name__}: {in_one_line(error)}); report this as a fault of the program"
-
-
-@contextmanager
-def _side_by_side() -> Iterator[Executor]:
-    """Threads beside the networks; what is still queued when the block ends is dropped."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # whole films are what is shared out
-    with warnings.catch_warnings():
-        # Readers silence Pillow and pydicom too, but warnings are silenced for all threads at once, or sound for all.
-        warnings.simplefilter("ignore", UserWarning)
-        pool = ThreadPoolExecutor(os.cpu_count(), "film")
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
-            cv2.setNumThreads(threads)

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import histogram, strip, summary
-from create_dataset.journal import Journal
-from create_dataset.quality import ACCEPTED, REJECTED, REVIEW, STATUSES
+from mask_rcnn.journal import Journal
+from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW, STATUSES
 from create_dataset.thumbnails import draw_thumbnails
 from mask_rcnn.coco import CATEGORIES
 from mask_rcnn.drawing import LEGENDS, LUNG_COLOURS

@@ -8,6 +8,7 @@ beside (covid19-radiography-dataset), ``COLLECTION/images_001/images/FILM`` (Che
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,8 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from create_dataset.progress import progress
-from mask_rcnn.radiograph import find_film_paths
+from mask_rcnn import finding
+from mask_rcnn.progress import progress
+from mask_rcnn.radiograph import film_stem
 
 _SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test",
            "val": "val", "valid": "val", "validation": "val"}  # fmt: skip
@@ -68,42 +70,54 @@ class Source:
         return self.root / self.file_name
 
 
-def find_films(root: str | Path, report: Callable[[str], None] = print) -> list[Source]:
+def find_films(
+    root: str | Path, report: Callable[[str], None] = print, skip: Callable[[Path, str], None] | None = None
+) -> list[Source]:
     """Every film under a folder, in the order of their paths; or the one film, where ``root`` is a file.
 
-    What ``find_film_paths`` gives, without masks (folders and files whose name ends with "mask" or "masks", in any
+    What ``finding.find_films`` finds, without masks (folders and files whose name ends with "mask" or "masks", in any
     case). A file that several links reach is taken once, and so is a film that lies in a folder's subfolder of the same
     name once more, as in Kaggle's ``chest_xray/chest_xray``: the same path below it and the same size.
 
     Args:
         root: a folder or a film.
-        report: gets one line for each file whose name cannot be written in a dataset, and for each folder of doubles.
+        report: gets a line for each folder of doubles, and one that counts what was passed over.
+        skip: told of each folder and file that cannot be read, or whose name cannot be written in a dataset, and why; by
+            default ``report`` gets a line of it.
 
     Raises:
         SourceError: there is no such file or folder.
     """
     root = Path(root)
-    if not root.exists():
+    if not os.path.exists(root):
         raise SourceError(f"{root}: there is no such file or folder; check the path given to --src")
-    paths = find_film_paths(root, watch=partial(progress, name=f"looking in {root}", unit="folders"))
-    root = root.parent if root.is_file() else root
-    home = root.resolve()
+    found = finding.find_films(root, watch=partial(progress, name=f"looking in {root}", unit="folders"))
+    if skip is None:
+        def skip(path: Path, reason: str) -> None:
+            report(f"skipped {str(path)!a}: {reason}")
+
+    for path, reason in found.unreadable.items():
+        skip(path, reason)
+    whole, root = root, root.parent if root.is_file() else root
+    home = Path(os.path.realpath(root))
     films: dict[str, Path] = {}
-    for path in paths:
+    for path in found.films:
         name = path.relative_to(root).as_posix()
-        if any(map(is_mask, (home.name, *name.split("/")[:-1], path.stem))):
-            continue
-        if not is_text(str(path)):
-            report(f"skipped {str(path)!a}: its name is no UTF-8; rename it")
-            continue
-        films[name] = path
+        if any(map(is_mask, (home.name, *name.split("/")[:-1], film_stem(path.name)))):
+            found.passed_over["masks"] += 1
+        elif not is_text(str(path)):
+            skip(path, "its name is no UTF-8; rename it")
+        else:
+            films[name] = path
+    if found.passed_over:
+        report(f"{whole}: passed over {found.summary()}; no films by their place or name")
     doubles: Counter[Path] = Counter()
-    sources: dict[Path, Source] = {}
+    sources: dict[str, Source] = {}
     for name, path in progress(films.items(), name="sorting", total=len(films)):
         if folder := _doubled_in(home.name, name, films):
             doubles[root / folder] += 1
         else:
-            sources.setdefault(path.resolve(), describe(home, name))
+            sources.setdefault(os.path.realpath(path), describe(home, name))
     for folder, count in doubles.items():
         report(f"{folder}: {count} of its films lie in {folder.parent} too; each is taken once")
     return list(sources.values())
@@ -173,7 +187,7 @@ def describe(root: Path, file_name: str) -> Source:
 
 def patient_of(file_name: str) -> str:
     """The patient that a file name tells (``person12_virus_34.jpeg``: ``person12``), else the empty text."""
-    stem = Path(file_name).stem
+    stem = film_stem(file_name)
     matches = (pattern.match(stem) for pattern in _PATIENT_NAMES)
     return next((match.group(1) for match in matches if match), "")
 

@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from create_dataset.assemble import JudgedFilm
-from create_dataset.journal import Entry, Journal
-from create_dataset.progress import progress
+from mask_rcnn.journal import Entry, Journal
+from mask_rcnn.progress import progress
 from mask_rcnn.coco import decode_mask
 from mask_rcnn.drawing import outline_lung
 from mask_rcnn.radiograph import FilmError, read_film
@@ -31,7 +31,7 @@ SIDE, JPEG_QUALITY = 240, 75  # pixels; about 8 KB a film
 def draw_thumbnails(films: Iterable[JudgedFilm], journal: Journal) -> dict[int, str]:
     """The pictures of films, as ``data:`` addresses, by image id; none of a film that cannot be read any more."""
     chosen = {film.image_id: film for film in films}
-    tasks = [(film, journal.read(film.source.path)) for film in chosen.values()]
+    tasks = [(film, journal.read(film.source)) for film in chosen.values()]
 
     def draw(task: tuple[JudgedFilm, Entry]) -> str | None:
         film, entry = task

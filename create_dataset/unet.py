@@ -17,16 +17,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import h5py
 import numpy as np
 
+from mask_rcnn.chest import SIDE, stretch_to_square
 from mask_rcnn.radiograph import equalise
 
 if TYPE_CHECKING:
     import keras
-
-SIDE = 256
 
 # What the EfficientNets of segmentation_models expect, and with them the published U-Nets: (x - mean) / deviation, for x in
 # [0, 1] (the statistics of ImageNet's images). Ours learnt from x itself.
@@ -64,11 +62,6 @@ def _silence() -> Iterator[None]:
         os.dup2(terminal, 2)
         os.close(terminal)
         os.close(nowhere)
-
-
-def stretch_to_square(film: np.ndarray) -> np.ndarray:
-    """The film as the U-Net sees it but for its grey levels: uint8 [256, 256], whatever its shape was."""
-    return cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def prepare(film: np.ndarray) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -64,6 +65,12 @@ def file_version(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
+def digest_of(path: Path) -> str:
+    """A digest of a file's bytes, 128 bits in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
 def writable(name: str) -> str:
     """A file name as JSON and HTML can hold it; Linux allows any bytes in a name, they only text."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -74,13 +81,19 @@ def journal_line(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode("ascii") + b"\n"
 
 
-def journal_contents(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines of a journal, each with its offset in bytes; what a kill or a full disk has torn is passed over."""
+def journal_contents(path: Path) -> Generator[tuple[int, int, dict[str, Any]]]:
+    """The whole lines of a journal, each with the bytes where it begins and ends; none where there is no journal.
+
+    What a kill or a full disk has torn, and what is no JSON object, is passed over.
+    """
+    if not path.exists():
+        return
     with path.open("rb") as file:
         offset = 0
         for line in file:
+            end = offset + len(line)
             with suppress(ValueError):
                 content = json.loads(line)
                 if isinstance(content, dict) and line.endswith(b"\n"):
-                    yield offset, content
-            offset += len(line)
+                    yield offset, end, content
+            offset = end

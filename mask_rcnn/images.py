@@ -24,6 +24,7 @@ from mask_rcnn.mending import has_all_pixels, mend
 # The largest flat-panel detectors give about 20 megapixels; a file that claims far more is broken or hostile.
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 8 * MAX_PIXELS
+HEAD = 132  # bytes that tell what a file is
 
 # Files of these kinds are decoded where they are opened: they may have to be mended, and Pillow decodes some of them though
 # a part is missing. MPO is a camera's JPEG.
@@ -56,7 +57,7 @@ def read_head(path: Path) -> bytes:
         if status.st_size > MAX_BYTES:
             raise FilmError(path, f"has {status.st_size / 1e9:.1f} GB", "give a single film")
         with path.open("rb") as file:
-            return file.read(132)
+            return file.read(HEAD)
     except FileNotFoundError as error:
         raise FilmError(path, "there is no such file", "check the path") from error
     except OSError as error:

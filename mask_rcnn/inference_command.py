@@ -8,49 +8,56 @@ Shapes
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from mask_rcnn import results
+from mask_rcnn import finding, results
 from mask_rcnn.coco import CATEGORIES, write_json
-from mask_rcnn.config import config_to_dict
+from mask_rcnn.config import QualityConfig, config_to_dict
 from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.ensemble import Lung, bag_film, label_mask, majority
-from mask_rcnn.files import file_version, journal_line, writable, write_bytes
+from mask_rcnn.ensemble import bag_film, label_mask, majority
+from mask_rcnn.files import writable, write_bytes
+from mask_rcnn.formats import RUN_FORMAT, FormatError, stamp
+from mask_rcnn.journal import Entry, Journal
 from mask_rcnn.members import InferenceError, Member, draw, load_members, look
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, equalise, find_film_paths, read_film
+from mask_rcnn.progress import progress, warn
+from mask_rcnn.radiograph import equalise
+from mask_rcnn.run import ReadFilm, RunError, read_once, set_aside, sole_run, work_through
 from mask_rcnn.visualize import overlay
 
 if TYPE_CHECKING:
     from mask_rcnn.model import Answer
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
+RESULTS = (results.MASKS, results.OVERLAYS, results.COCO_RESULTS, results.MEASUREMENTS, results.RUN)  # beside the journal
+ANSWERS = 2  # to be raised when results change; older journals are not resumed
 
 
 class Film(NamedTuple):
     """One film of the source."""
 
-    image_id: int  # its place in the sorted list of the source's films, from 1
+    root: Path  # the source, or the folder of the film that is the source; absolute
+    file_name: str  # below the root, with forward slashes
     path: Path
-    name: str  # relative to the source, with forward slashes
     result: str  # of its label mask and picture, relative to their folders
 
 
-class _ReadFilm(NamedTuple):
-    pixels: np.ndarray  # bones white
-    inverted: bool  # whether they were black
-    version: list[int]  # of the file, as ``file_version`` gives it
+class Films(NamedTuple):
+    """What there is to work on."""
+
+    films: list[Film]
+    unreadable: dict[str, str]  # folders and files that cannot be read, below the root, and why
+    passed_over: dict[str, int]  # files that are no films by their place or name, by their kind
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,10 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parse(argv)
     try:
         films = find_films(arguments.src, arguments.out)
-        print(choose_device(arguments.device), flush=True)
-        members = load_members(arguments.weights)
-        return _run(arguments, ["inference.py", *(sys.argv[1:] if argv is None else argv)], films, members)
-    except (InferenceError, DeviceError) as error:
+        with sole_run(arguments.out):
+            print(choose_device(arguments.device), flush=True)
+            members = load_members(arguments.weights)
+            return _run(arguments, ["inference.py", *(sys.argv[1:] if argv is None else argv)], films, members)
+    except (InferenceError, DeviceError, RunError, FormatError) as error:
         print(f"inference: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -76,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="inference.py",
-        description="Finds the left and the right lung on chest films (JPEG, PNG, TIFF, BMP, DICOM).",
+        description="Finds the left and the right lung on chest films (JPEG, PNG, TIFF, BMP, WebP, DICOM).",
     )
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE",
                         help="weights of one network or several, whose results are bagged")
@@ -90,157 +98,163 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def find_films(source: Path, out: Path) -> list[Film]:
+def find_films(source: Path, out: Path) -> Films:
     """The films of a file or folder, sorted by path; not those in ``out``.
 
     Raises:
         InferenceError: there is no such source, or no film in it.
     """
-    if not source.exists():
+    if not os.path.exists(source):
         raise InferenceError(f"{source}: there is no such file or folder; give --src")
-    paths = find_film_paths(source, skip=[out] if out.resolve() != source.resolve() else [])
-    if not paths:
-        raise InferenceError(f"{source}: no film in it (JPEG, PNG, TIFF, BMP, DICOM); give --src")
-    names = [path.name if path == source else path.relative_to(source).as_posix() for path in paths]
-    names = [writable(name) for name in names]
-    outputs = results.result_names(names)
-    return [Film(k, *film) for k, film in enumerate(zip(paths, names, outputs, strict=True), start=1)]
+    root = source if source.is_dir() else source.parent
+    found = finding.find_films(source, skip=[out] if os.path.realpath(out) != os.path.realpath(source) else [])
+
+    def below(path: Path) -> str:
+        return writable(path.relative_to(root).as_posix())
+
+    if found.passed_over:
+        warn(f"{source}: passed over {found.summary()}; no films by their place or name")
+    for path, reason in found.unreadable.items():
+        warn(f"skipped {writable(str(path))}: {reason}")
+    if not found.films:
+        raise InferenceError(f"{source}: no film in it (JPEG, PNG, TIFF, BMP, WebP, DICOM); give --src")
+    names: dict[str, Path] = {}
+    for path in found.films:
+        name = below(path)
+        while name in names:  # of two names, one spells the bytes that the other has
+            name += "~"
+        names[name] = path
+    home = Path(os.path.realpath(root))
+    outputs = results.result_names(list(names))
+    films = [Film(home, name, path, result) for (name, path), result in zip(names.items(), outputs, strict=True)]
+    return Films(films, {below(path): reason for path, reason in found.unreadable.items()}, dict(found.passed_over))
 
 
-def _run(arguments: argparse.Namespace, command: list[str], films: list[Film], members: list[Member]) -> int:
+def _run(arguments: argparse.Namespace, command: list[str], source: Films, members: list[Member]) -> int:
     out: Path = arguments.out
+    films = source.films
+    skipped = dict(source.unreadable)
+    with _open_journal(out, films, members) as journal:
+        todo = [film for film in films if film not in journal]
+        done = len(films) - len(todo)
+        if done:
+            print(f"{out}: going on with a run of the same weights and source, {done} of {len(films)} films are done",
+                  flush=True)
+        journal.open()
+        batch = min(arguments.batch, len(films))
+        if todo:  # compiles the networks, so that the time a film is that of a film
+            look(members, [np.zeros((64, 64), np.uint8)], batch)
+        ids = journal.assign_ids(films)
+
+        def skip(film: Film, reason: str) -> None:
+            skipped[film.file_name] = reason
+            warn(f"skipped {film.path}: {reason}")
+            bar.update()
+
+        started, finished = time.perf_counter(), False
+        try:
+            records = _find_lungs(todo, members, batch, out, skip)
+            with progress(name="inference", total=len(films), done=done) as bar, closing(records):
+                for film, record in records:
+                    journal.add(film, {"id": ids[journal.key(film)], **record})
+                    bar.update()
+            _put_stale_results_away(out, journal, films)
+            finished = True
+        finally:  # a stopped run leaves whole tables too
+            seconds = time.perf_counter() - started
+            there = [film for film in films if film in journal]
+            images = _write_tables(out, journal, there, members)
+            write_json(out / results.RUN, _provenance(command, members) | {
+                "finished": finished,
+                "seconds": round(seconds, 2),
+                "images": images,
+                "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
+                "skipped": [{"file": name, "reason": writable(reason)} for name, reason in sorted(skipped.items())],
+                "passed_over": source.passed_over,
+            })
+    _print_summary(images, len(skipped), seconds, sum(film in journal for film in todo), out)
+    return 0 if there else 1
+
+
+def _open_journal(out: Path, films: Sequence[Film], members: Sequence[Member]) -> Journal:
+    """The journal of these networks and this source, with the films that are as they were when they were done and whose
+    results are still there. What another run has left is set aside."""
     config = members[0].network.config
-    identity = {"weights": [member.sha256 for member in members], "source": writable(str(arguments.src.resolve()))}
-    records = _records_to_keep(out, identity, films)
-    todo = [film for film in films if film.name not in records]
-    batch = min(arguments.batch, len(todo))
-    if todo:  # compiles the networks, so that the time a film is that of a film
-        look(members, [np.zeros((64, 64), np.uint8)], batch)
-
-    def row(film: Film) -> dict[str, Any]:
-        return results.measurements(
-            records[film.name], film.image_id, config.laterality, len(members), config.bag.min_agreement
-        )
-
-    def done() -> list[Film]:
-        return [film for film in films if film.name in records]
-
-    write_bytes(out / results.JOURNAL, b"".join(map(journal_line, [identity, *records.values()])))
-    write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
-    provenance = _provenance(command, members)
-    skipped: dict[str, str] = {}
-    started, finished = time.perf_counter(), False
-    try:
-        with (
-            (out / results.JOURNAL).open("ab") as journal,
-            (out / results.MEASUREMENTS).open("a", encoding="utf-8", newline="") as table,
-        ):
-            for film, outcome in _outcomes(todo, members, batch, out):
-                if isinstance(outcome, str):
-                    skipped[film.name] = outcome
-                    tqdm.write(f"skipped {outcome}", file=sys.stderr)
-                    continue
-                records[film.name] = outcome
-                journal.write(journal_line(outcome))
-                journal.flush()
-                table.write(results.csv_text([row(film)], header=False))
-                table.flush()
-        finished = True
-    finally:  # a stopped run leaves whole tables too
-        seconds = time.perf_counter() - started
-        found = [result for film in done() for result in results.coco_results(records[film.name], film.image_id)]
-        write_json(out / results.COCO_RESULTS, found)
-        write_bytes(out / results.MEASUREMENTS, results.csv_text(map(row, done()), header=True).encode("utf-8"))
-        write_json(out / results.RUN, provenance | {
-            "finished": finished,
-            "seconds": round(seconds, 2),
-            "images": [{"id": film.image_id, "file_name": film.name, "height": records[film.name]["height"],
-                        "width": records[film.name]["width"]} for film in done()],
-            "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
-            "skipped": [{"file": name, "reason": writable(reason)} for name, reason in skipped.items()],
-        })
-    _print_summary(records, skipped, seconds, len(todo) - len(skipped), out, config.bag.min_agreement)
-    return 0 if records else 1
-
-
-def _records_to_keep(out: Path, identity: dict[str, Any], films: Sequence[Film]) -> dict[str, dict[str, Any]]:
-    """The records of a stopped run of the same weights and source whose films and results are still there."""
-    journal = out / results.JOURNAL
-    earlier = results.read_journal(journal, identity)
-    if earlier is None:
-        if journal.exists():
-            print(f"{out}: holds another run's results, of other weights or another source; begun anew, its tables are "
-                  "written over", flush=True)
-        return {}
-    kept = {}
+    settings = {
+        "command": "inference.py",
+        "answers": ANSWERS,
+        "weights": [member.sha256 for member in members],
+        "laterality": config.laterality,
+        "detection": [config_to_dict(member.network.config)["detection"] for member in members],
+        "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
+    }
+    path, roots = out / results.JOURNAL, [films[0].root]
+    journal = Journal(path, settings, results.KEYS)
+    others = journal.find_roots(roots)
+    if journal.is_other or others:
+        folder = set_aside(out, (*RESULTS, results.JOURNAL))
+        what = "another source" if others else "other weights or settings, or of an older program"
+        print(f"{out}: holds another run's results, of {what}; begun anew, they are kept in "
+              f"{folder.name if folder else out}", flush=True)
+        journal = Journal(path, settings, results.KEYS)
+        journal.find_roots(roots)
+    journal.forget_changed(progress(films, name="checking", total=len(films)))
     for film in films:
-        record = earlier.get(film.name)
-        # An older program's record does not say whether the film was inverted, and it looked at it as it was; nor does it
-        # say how far the members agree on the film.
-        if record and {"inverted", "agreement"} <= record.keys() and record["result"] == film.result and all(
-                (out / folder / film.result).is_file() for folder in (results.MASKS, results.OVERLAYS)):
-            try:
-                if record["version"] == file_version(film.path):
-                    kept[film.name] = record
-            except OSError:  # vanished since it was listed: reading it will say so
-                pass
-    print(f"{out}: going on with a run of the same weights and source, {len(kept)} of {len(films)} films are done",
-          flush=True)
-    return kept
+        if film in journal and not (journal.result(film) == film.result and all(
+                (out / folder / film.result).is_file() for folder in (results.MASKS, results.OVERLAYS))):
+            journal.forget(film)
+    return journal
 
 
-def _outcomes(
-    films: Sequence[Film], members: Sequence[Member], batch: int, out: Path
-) -> Iterator[tuple[Film, dict[str, Any] | str]]:
-    """Each film with its record, its files written, or with the reason why it was skipped."""
+def _put_stale_results_away(out: Path, journal: Journal, films: Sequence[Film]) -> None:
+    """Sets aside what no table lists: results of films that are gone, or that cannot be read any more."""
+    current = {film.result for film in films if film in journal}
+    stale = sorted((journal.results() | {film.result for film in films}) - current)
+    folder = set_aside(out, [f"{kind}/{name}" for name in stale for kind in (results.MASKS, results.OVERLAYS)])
+    if folder:
+        print(f"{out}: results of films that are gone or cannot be read any more are kept in {folder.name}", flush=True)
+
+
+def _find_lungs(
+    films: Sequence[Film], members: Sequence[Member], batch: int, out: Path, skip: Callable[[Film, str], None]
+) -> Generator[tuple[Film, Entry]]:
+    """Each film with its record, its files written."""
     bag, laterality = members[0].network.config.bag, members[0].network.config.laterality
 
-    def finish(film: Film, read: _ReadFilm, answers: Sequence[Answer]) -> dict[str, Any]:
-        shape = read.pixels.shape
-        lungs = bag_film(draw(members, answers, shape), bag)
-        _write_pictures(film, read.pixels, lungs, laterality, out)
-        return results.film_record(film.name, film.result, read.version, shape, read.inverted, lungs, len(members))
+    def predict(read: Sequence[ReadFilm]) -> list[list[Answer]]:
+        return look(members, [equalise(film.radiograph.pixels) for film in read], batch)
 
-    # While the networks look at a batch, the pictures of the one before are drawn and written beside them; by one thread
-    # alone the drawing of large films would take longer than the looking.
-    finisher = ThreadPoolExecutor(2)
-    waiting: list[tuple[Film, Future[dict[str, Any]]]] = []
-    try:
-        with tqdm(total=len(films), desc="inference", unit="film", disable=None) as progress:
-            for start in range(0, len(films), batch):
-                chosen = []
-                for film in films[start : start + batch]:
-                    try:
-                        chosen.append((film, _read(film.path)))
-                    except (FilmError, OSError) as error:
-                        yield film, str(error)
-                        progress.update()
-                answers = look(members, [equalise(read.pixels) for _, read in chosen], batch) if chosen else []
-                done, waiting = waiting, [
-                    (film, finisher.submit(finish, film, read, of_film))
-                    for (film, read), of_film in zip(chosen, answers, strict=True)
-                ]
-                for film, record in done:
-                    yield film, record.result()
-                    progress.update()
-            for film, record in waiting:
-                yield film, record.result()
-                progress.update()
-    finally:
-        finisher.shutdown(cancel_futures=True)
+    def finish(film: Film, read: ReadFilm, answers: Sequence[Answer]) -> Entry:
+        pixels = read.radiograph.pixels
+        lungs = bag_film(draw(members, answers, pixels.shape), bag)
+        labels = label_mask(lungs, pixels.shape)
+        picture = results.picture_png(overlay(pixels, labels, lungs, laterality))
+        record = results.film_record(read, film.result, lungs, labels, len(members))
+        write_bytes(out / results.MASKS / film.result, results.label_png(labels, laterality))
+        write_bytes(out / results.OVERLAYS / film.result, picture)
+        return record
+
+    return work_through(films, lambda film: read_once(film.path), predict, finish, batch, skip)
 
 
-def _read(path: Path) -> _ReadFilm:
-    pixels, version = read_film(path), file_version(path)
-    inverted = is_inverted(pixels)
-    return _ReadFilm(255 - pixels if inverted else pixels, inverted, version)
-
-
-def _write_pictures(film: Film, pixels: np.ndarray, lungs: dict[int, Lung], laterality: str, out: Path) -> None:
-    labels = label_mask(lungs, pixels.shape)
-    write_bytes(out / results.MASKS / film.result, results.label_png(labels, laterality))
-    picture = results.picture_png(overlay(pixels, labels, lungs, laterality))
-    write_bytes(out / results.OVERLAYS / film.result, picture)
+def _write_tables(out: Path, journal: Journal, films: Sequence[Film], members: Sequence[Member]) -> list[dict[str, Any]]:
+    """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` says of each film."""
+    config, quality = members[0].network.config, QualityConfig()
+    images = []
+    with results.tables(out) as add:
+        for film in films:
+            record = journal.read(film)
+            reasons = results.review_reasons(record, quality, config.bag.min_agreement)
+            row = results.measurements(
+                record, record["id"], film.file_name, config.laterality, len(members), reasons
+            )
+            add(row, results.coco_results(record, record["id"], reasons))
+            images.append({
+                "id": record["id"], "file_name": film.file_name, "height": record["height"], "width": record["width"],
+                "inverted": record["inverted"], "turned": record["turned"], "lungs": len(record["lungs"]),
+                "review": bool(reasons), "reasons": reasons,
+            })  # fmt: skip
+    return images
 
 
 def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, Any]:
@@ -250,6 +264,7 @@ def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, 
     config = members[0].network.config
     backend = keras.backend.backend()
     return {
+        **stamp(RUN_FORMAT),
         "command": writable(shlex.join(command)),
         "laterality": config.laterality,
         "bag": {"members": len(members), "pixels": config.bag.pixels,
@@ -265,20 +280,16 @@ def _provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, 
 
 
 def _print_summary(
-    records: dict[str, dict[str, Any]],
-    skipped: dict[str, str],
-    seconds: float,
-    new: int,
-    out: Path,
-    min_agreement: float,
+    images: Sequence[dict[str, Any]], skipped: int, seconds: float, new: int, out: Path
 ) -> None:
-    lungs = Counter(len(record["lungs"]) for record in records.values())
+    lungs = Counter(image["lungs"] for image in images)
     pace = f"; {1000 * seconds / new:.0f} ms a film" if new else ""
-    print(f"{len(records)} films: both lungs on {lungs[2]}, one on {lungs[1]}, none on {lungs[0]}; "
-          f"{len(skipped)} files skipped{pace}")
+    print(f"{len(images)} films: both lungs on {lungs[2]}, one on {lungs[1]}, none on {lungs[0]}; "
+          f"{skipped} files skipped{pace}")
     written = (f"{results.MASKS}/", f"{results.OVERLAYS}/", results.COCO_RESULTS, results.MEASUREMENTS, results.RUN)
     print(f"{out}: {', '.join(written)}", flush=True)
-    verdicts = [results.needs_review(record, min_agreement) for record in records.values()]
-    if None not in verdicts:
-        print(f"{sum(map(bool, verdicts))} of {len(verdicts)} films are to be looked at: the networks agree less than "
-              f"{min_agreement:g} (review in {results.MEASUREMENTS})", flush=True)
+    reasons = Counter(reason.partition(" (")[0] for image in images for reason in image["reasons"])
+    if images:
+        told = f": {', '.join(f'{count} {reason}' for reason, count in reasons.most_common())}" if reasons else ""
+        print(f"{sum(image['review'] for image in images)} of {len(images)} films are for review{told} "
+              f"(reasons in {results.MEASUREMENTS})", flush=True)

@@ -8,10 +8,8 @@ Shapes
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -28,6 +26,12 @@ IMAGE_SUFFIXES = frozenset(
 FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 
 MIN_SIDE = 32  # pixels
+
+
+def film_stem(name: str) -> str:
+    """A film's name without its suffix; only what is a film's suffix is one: ``1.2.3.10`` keeps its last number."""
+    suffix = PurePath(name).suffix
+    return name.removesuffix(suffix) if suffix.lower() in FILM_SUFFIXES else name
 
 
 class Radiograph(NamedTuple):
@@ -195,44 +199,3 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
         resized[share > most] = label
         most = np.maximum(most, share)
     return resized
-
-
-# Folders beside films that hold drawings of them, and what archives made on a Mac leave behind.
-_NOT_FILMS = frozenset({"masks", "mask", "overlays", "__macosx"})
-
-
-def find_film_paths(
-    root: Path, skip: Collection[Path] = (), watch: Callable[[Iterable[Any]], Iterable[Any]] = iter
-) -> list[Path]:
-    """Every file under ``root`` that looks like a film, sorted by its path; ``root`` itself where it is a file.
-
-    A film has one of ``FILM_SUFFIXES``, or any other name and the DICOM preamble (PS3.10, section 7.1). Hidden files
-    and folders, folders of masks and overlays, ``__MACOSX`` and the folders of ``skip`` are passed over; linked folders
-    are entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed. ``watch`` sees each folder go by,
-    and hands it on.
-    """
-    if root.is_file():
-        return [root]
-    entered = {path.resolve() for path in skip}
-    found = []
-    for folder, subfolders, names in watch(os.walk(root, followlinks=True)):
-        resolved = Path(folder).resolve()
-        if resolved in entered:
-            subfolders.clear()
-            continue
-        entered.add(resolved)
-        subfolders[:] = sorted(name for name in subfolders if name[0] != "." and name.lower() not in _NOT_FILMS)
-        found += [path for name in names if name[0] != "." and _looks_like_film(path := Path(folder, name))]
-    return sorted(found)
-
-
-def _looks_like_film(path: Path) -> bool:
-    if path.suffix.lower() in FILM_SUFFIXES:
-        return True
-    if not path.is_file():  # opening a named pipe would wait for ever
-        return False
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False

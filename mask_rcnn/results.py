@@ -1,7 +1,8 @@
-"""What inference writes: label masks, pictures, the journal, COCO results and measurements.
+"""What inference writes: label masks, pictures, COCO results and measurements.
 
 Every film is one record, a line of the journal; COCO results and measurements are made of records alone, so a stopped
-run loses the films at hand and nothing else.
+run loses the films at hand and nothing else. Whether a film is for review is judged anew from its record's measures, so
+that thresholds can change.
 
 Shapes
     labels  uint8 [height, width], 0 background, else the category id
@@ -12,8 +13,11 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,15 +25,22 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from mask_rcnn.chest import SIDE, stretch_to_square
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, encode_mask, to_xywh
+from mask_rcnn.config import QualityConfig
 from mask_rcnn.ensemble import Lung, film_agreement
-from mask_rcnn.files import journal_contents
+from mask_rcnn.files import replacing
+from mask_rcnn.quality import judge, measure_lungs
+from mask_rcnn.radiograph import film_stem, resize_labels
+from mask_rcnn.run import ReadFilm
 
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
+# What the journal has of a film besides its id and its file's version and digest.
+KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
-_OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "laterality", "members", "lungs_found",
-              "agreement", "review")
+_OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "turned", "laterality", "members",
+              "lungs_found", "agreement", "review", "reasons")
 _OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
               "y1", "x1", "y2", "x2", "height_px", "width_px")
 _SIDES = {category: name.removesuffix("_lung") for category, name in CATEGORIES.items()}
@@ -52,7 +63,7 @@ def result_names(films: Sequence[str]) -> list[str]:
     taken = {str(folder).casefold() for film in films for folder in PurePosixPath(film).parents}
     names = []
     for film in films:
-        name = str(PurePosixPath(film).with_suffix(".png"))
+        name = f"{film_stem(film)}.png"
         while name.casefold() in taken:
             film = name = f"{film}.png"
         taken.add(name.casefold())
@@ -60,28 +71,31 @@ def result_names(films: Sequence[str]) -> list[str]:
     return names
 
 
-def film_record(
-    film: str,
-    result: str,
-    version: list[int],
-    shape: tuple[int, ...],
-    inverted: bool,
-    lungs: Mapping[int, Lung],
-    members: int,
-) -> dict[str, Any]:
-    """All that the tables say of a film, fit for JSON; ``version`` is its ``file_version``, ``shape`` (height, width).
+def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
+    """All that the tables say of a film, fit for JSON.
 
-    An ``inverted`` film has black bones, and was turned round before anything was looked for. ``members`` is the number
-    of networks that looked, whatever they found.
+    Args:
+        film: as it was read; an inverted one has black bones in its file, a turned one lies otherwise there.
+        result: of its label mask and picture.
+        lungs: as the bag found them.
+        labels: the same, at the film's size.
+        members: the number of networks, whatever they found.
     """
+    pixels, _, turned, doubts = film.radiograph
+    height, width = pixels.shape
+    small = resize_labels(labels, SIDE, SIDE)
+    masks = {category: small == category for category in CATEGORIES if (small == category).any()}
     return {
-        "file": film,
         "result": result,
-        "version": version,
-        "height": shape[0],
-        "width": shape[1],
-        "inverted": inverted,
+        "version": film.version,
+        "digest": film.digest,
+        "height": height,
+        "width": width,
+        "inverted": film.inverted,
+        "turned": turned,
+        "doubts": list(doubts),
         "agreement": _rounded(film_agreement(lungs, members)),
+        "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
         "lungs": {
             str(category): {
                 "score": round(lung.score, 6),
@@ -101,9 +115,16 @@ def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def needs_review(record: Mapping[str, Any], min_agreement: float) -> bool | None:
-    """Whether the members agree too little on a film to trust its result unseen; None of one member alone."""
-    return None if record["agreement"] is None else record["agreement"] < min_agreement
+def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreement: float) -> list[str]:
+    """Why a person should look at a film's result; empty where nothing speaks against it.
+
+    Args:
+        record: as ``film_record`` makes it.
+        quality: the thresholds of the checks, its ``min_agreement`` aside, which is the U-Nets'.
+        min_agreement: of the bag's members.
+    """
+    measures = {**record["measures"], "agreement": record["agreement"]}
+    return judge(measures, replace(quality, min_agreement=min_agreement), record["doubts"])[1]
 
 
 def _centroid(lung: Lung) -> tuple[float, float]:
@@ -114,8 +135,11 @@ def _centroid(lung: Lung) -> tuple[float, float]:
     return y1 + float(rows @ np.arange(len(rows)) / total), x1 + float(columns @ np.arange(len(columns)) / total)
 
 
-def coco_results(record: Mapping[str, Any], image_id: int) -> list[dict[str, Any]]:
-    """A film's entries in the COCO results list; the box is tight around the bagged mask."""
+def coco_results(record: Mapping[str, Any], image_id: int, reasons: Sequence[str]) -> list[dict[str, Any]]:
+    """A film's entries in the COCO results list; the box is tight around the bagged mask.
+
+    ``review`` and ``reasons``, the film's own, stand beside what COCO asks for.
+    """
     return [
         {
             "image_id": image_id,
@@ -123,25 +147,26 @@ def coco_results(record: Mapping[str, Any], image_id: int) -> list[dict[str, Any
             "bbox": to_xywh(lung["box"]),
             "score": lung["score"],
             "segmentation": lung["segmentation"],
+            "review": int(bool(reasons)),
+            "reasons": list(reasons),
         }
         for category, lung in sorted(record["lungs"].items())
     ]
 
 
 def measurements(
-    record: Mapping[str, Any], image_id: int, laterality: str, members: int, min_agreement: float
+    record: Mapping[str, Any], image_id: int, file_name: str, laterality: str, members: int, reasons: Sequence[str]
 ) -> dict[str, Any]:
     """A film's row of ``COLUMNS``; what a lung that was not found has no value for stays empty.
 
     Pixels are the film's own. ``votes`` counts the members that found the lung, a lung's ``agreement`` is the mean Dice
-    over all pairs of them, the film's is ``film_agreement``, and ``review`` is 1 where that is below ``min_agreement``.
-    The centroid is that of pixel centres, the first one at 0.
+    over all pairs of them, the film's is ``film_agreement``, and ``review`` is 1 where there are ``reasons``. The centroid
+    is that of pixel centres, the first one at 0.
     """
-    review = needs_review(record, min_agreement)
     height, width, lungs = record["height"], record["width"], record["lungs"]
     row: dict[str, Any] = dict(zip(_OF_A_FILM, (
-        image_id, record["file"], record["result"], height, width, int(record["inverted"]), laterality, members, len(lungs),
-        record["agreement"], None if review is None else int(review),
+        image_id, file_name, record["result"], height, width, int(record["inverted"]), record["turned"], laterality, members,
+        len(lungs), record["agreement"], int(bool(reasons)), "; ".join(reasons),
     ), strict=True))
     for category, side in _SIDES.items():
         lung = lungs.get(str(category))
@@ -157,14 +182,33 @@ def measurements(
     return row
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]], header: bool) -> str:
-    """Rows of ``COLUMNS`` as CSV."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    if header:
+@contextmanager
+def tables(out: Path) -> Iterator[Callable[[Mapping[str, Any], Sequence[Mapping[str, Any]]], None]]:
+    """Writes ``measurements.csv`` and ``results.json`` film by film; both are whole, or as they were before.
+
+    Yields:
+        A function that takes a film's row, as ``measurements`` gives it, and its ``coco_results``.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    with (
+        replacing(out / MEASUREMENTS) as rows,
+        io.TextIOWrapper(rows, "utf-8", newline="") as text,
+        replacing(out / COCO_RESULTS) as found,
+    ):
+        writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        found.write(b"[")
+
+        def add(row: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+            writer.writerow(row)
+            for result in results:
+                found.write(b"\n" if found.tell() == 1 else b",\n")
+                found.write(json.dumps(result, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
+
+        yield add
+        found.write(b"\n]\n")
 
 
 def label_png(labels: np.ndarray, laterality: str) -> bytes:
@@ -185,17 +229,3 @@ def _png(pixels: np.ndarray, note: PngInfo | None) -> bytes:
     # Level 3 is four times as fast as Pillow's 6 and a tenth larger.
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=note, compress_level=3)
     return buffer.getvalue()
-
-
-def read_journal(path: Path, run: Mapping[str, Any]) -> dict[str, dict[str, Any]] | None:
-    """The records of an earlier, stopped run, by film; None where there is none or it was another run.
-
-    The first line says what run it was.
-    """
-    try:
-        contents = [content for _, content in journal_contents(path)]
-    except FileNotFoundError:
-        return None
-    if not contents or contents[0] != run:
-        return None
-    return {record["file"]: record for record in contents[1:]}

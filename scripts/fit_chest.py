@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from create_dataset.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
+from mask_rcnn.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
 from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films

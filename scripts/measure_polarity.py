@@ -19,7 +19,8 @@ import numpy as np
 from tqdm import tqdm
 
 from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, find_film_paths, read_film
+from mask_rcnn.finding import find_film_paths
+from mask_rcnn.radiograph import FilmError, read_film
 
 Spoil = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

@@ -37,13 +37,15 @@ from tqdm import tqdm
 
 from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
-from create_dataset.quality import ACCEPTED, STATUSES, judge, measure
+from create_dataset.quality import measure
+from mask_rcnn.quality import ACCEPTED, STATUSES, judge
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
 from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.config import Config, QualityConfig, load_config
 from mask_rcnn.metrics import dice
-from mask_rcnn.radiograph import FilmError, find_film_paths, read_film, read_labels, resize_labels
+from mask_rcnn.finding import find_film_paths
+from mask_rcnn.radiograph import FilmError, read_film, read_labels, resize_labels
 from other_pictures import PICTURES
 from spoiled_films import SPOILERS
 

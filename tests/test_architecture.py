@@ -18,8 +18,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports from its own floor and from those below; a new module has to be given a floor.
 FLOORS = (
-    {"config", "radiograph", "images", "dicom", "dicom_file", "dicom_pixels", "orientation", "polarity", "coco", "drawing",
-     "files", "mending", "utils", "alignment", "duplicates", "legacy", "records"},
+    {"config", "radiograph", "images", "mending", "dicom", "dicom_file", "dicom_pixels", "orientation", "polarity", "coco",
+     "drawing", "files", "utils", "alignment", "duplicates", "legacy", "records", "finding", "chest", "quality", "formats",
+     "journal", "memory", "progress", "run", "version"},
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},

@@ -26,7 +26,7 @@ from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
 from create_dataset.command import LEGACY, OWN_UNET, main
 from create_dataset.lungs import find_lungs
-from create_dataset.quality import ACCEPTED, REJECTED, STATUSES
+from mask_rcnn.quality import ACCEPTED, REJECTED, STATUSES
 from create_dataset.report import REPORT
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare
@@ -324,13 +324,12 @@ def test_every_hostile_file_gets_its_answer(
     source, out = tmp_path / "hostile" / "images", tmp_path / "out"
     hostile.make_hostile_folder(source)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    absent = [str(tmp_path / "no such folder"), str(tmp_path / "none.hdf5")]
-    assert main(["--src", absent[0], str(source), "--out", str(out), "--unet", absent[1], str(OWN_UNET)]) == 0
+    (no_unet := tmp_path / "torn.hdf5").write_bytes(b"no weights")
+    assert main(["--src", str(source), "--out", str(out), "--unet", str(no_unet), str(OWN_UNET)]) == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20, "the bomb would take 3.6 GB"
     errors = capsys.readouterr().err.splitlines()
     assert not any("Traceback" in line for line in errors)
-    for path in absent:
-        assert sum(line.startswith(f"{path}: ") for line in errors) == 1
+    assert sum(line.startswith(f"{no_unet}: ") for line in errors) == 1
     for name, words in hostile.SKIPPED.items():
         told = [line for line in errors if f"{source / name}: " in line]
         assert len(told) == 1 and told[0].startswith("skipped ") and words in told[0] and "; " in told[0], name
@@ -354,6 +353,21 @@ def test_every_hostile_file_gets_its_answer(
     assert "name with spaces &amp; ünïcode 폐.png" in page and "claims 60000 x 60000 pixels" in page
 
 
+def test_a_path_that_is_not_there_stops_the_command_before_any_work(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    draw_film(tmp_path / "src" / "a.png")
+    there, out = str(tmp_path / "src"), tmp_path / "out"
+    for arguments in (
+        ["--src", there, "--unet", str(weights), str(tmp_path / "typo.hdf5")],
+        ["--src", there, str(tmp_path / "typo"), "--unet", str(weights)],
+    ):
+        assert main([*arguments, "--out", str(out)]) == 1
+        (error,) = [line for line in capsys.readouterr().err.splitlines() if "typo" in line]
+        assert "there is no such file" in error and "; " in error
+        assert not out.exists()
+
+
 @pytest.mark.parametrize("case", ["no folder", "no film", "no film that opens", "no weights", "no folder to write to"])
 def test_where_nothing_can_be_done_the_status_is_1(
     case: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -373,7 +387,7 @@ def test_where_nothing_can_be_done_the_status_is_1(
     assert main(["--src", str(source), "--out", str(out), "--unet", str(unet)]) == 1
     errors = capsys.readouterr().err
     assert "Traceback" not in errors
-    assert 1 <= len(errors.splitlines()) <= 2
+    assert 1 <= len(errors.splitlines()) <= 3
     assert all("; " in line for line in errors.splitlines())
     assert not (out / DATASET).exists()
 

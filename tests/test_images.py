@@ -15,8 +15,9 @@ from films import film_of, refused, stretched
 from hostile import png_claiming
 from PIL import Image
 
+from mask_rcnn.finding import find_film_paths
 from mask_rcnn.images import MAX_BYTES, MAX_PIXELS, to_8_bit
-from mask_rcnn.radiograph import IMAGE_SUFFIXES, FilmError, equalise, find_film_paths, read_film
+from mask_rcnn.radiograph import IMAGE_SUFFIXES, FilmError, equalise, read_film
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,11 +20,12 @@ from pycocotools.coco import COCO
 
 from mask_rcnn import inference_command
 from mask_rcnn.coco import CATEGORIES, decode_mask, mask_box, to_xywh
-from mask_rcnn.config import config_from_dict
+from mask_rcnn.config import QualityConfig, config_from_dict
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.inference_command import find_films, main
-from mask_rcnn.radiograph import find_film_paths, read_film
-from mask_rcnn.results import COLUMNS, needs_review, result_names
+from mask_rcnn.finding import find_film_paths
+from mask_rcnn.radiograph import read_film
+from mask_rcnn.results import COLUMNS, result_names, review_reasons
 
 ROOT = Path(__file__).parents[1]
 PHANTOMS = sorted((ROOT / "data" / "phantoms" / "images").glob("*.png"))
@@ -122,7 +123,9 @@ def test_every_film_gets_mask_picture_and_measurements(weights: list[str], sourc
             assert np.array_equal(decode_mask(entries[0]["segmentation"]), mask)
             assert entries[0]["bbox"] == to_xywh(box)
         assert 0 <= float(row["agreement"]) <= min(float(row[f"{side}_agreement"] or 0) for side in ("left", "right")) + 1e-6
-        assert row["review"] == str(int(float(row["agreement"]) < provenance["bag"]["min_agreement"]))
+        assert row["review"] == str(int(bool(row["reasons"])))
+        differs = float(row["agreement"]) < provenance["bag"]["min_agreement"]
+        assert ("opinions on the lungs differ" in row["reasons"]) == (differs and "likeness" not in row["reasons"])
     assert provenance["finished"] and provenance["skipped"] == [] and provenance["laterality"] == "patient"
     assert [Path(entry["file"]).name for entry in provenance["weights"]] == [Path(path).name for path in weights]
     assert provenance["weights"][1]["config"]["seed"] == 1 and len(provenance["weights"][0]["sha256"]) == 64
@@ -130,31 +133,34 @@ def test_every_film_gets_mask_picture_and_measurements(weights: list[str], sourc
     assert not list(out.rglob(".*")), "no partial file is left behind"
 
 
-def test_the_last_line_says_how_many_films_are_to_be_looked_at(
+def test_the_last_line_says_how_many_films_are_for_review(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out"
-    assert run(weights, source, out) == 0
-    # Random networks agree on nothing.
-    assert capsys.readouterr().out.splitlines()[-1].startswith("3 of 3 films are to be looked at")
-    assert [row["review"] for row in tables(out)[0]] == ["1", "1", "1"]
-    # A run of a program that did not measure it goes on with the films done anew.
-    journal = out / "films.jsonl"
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    del lines[1]["agreement"]
-    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert run(weights, source, out) == 0
-    said = capsys.readouterr().out
-    assert "2 of 3 films are done" in said and said.splitlines()[-1].startswith("3 of 3 films are to be looked at")
-    # One network has nobody to agree with.
-    assert run(weights[:1], source, tmp_path / "alone") == 0
-    assert "looked at" not in capsys.readouterr().out
-    assert all(row["agreement"] == row["review"] == "" for row in tables(tmp_path / "alone")[0])
+    for name, given in (("two", weights), ("alone", weights[:1])):
+        assert run(given, source, tmp_path / name) == 0
+        assert capsys.readouterr().out.splitlines()[-1].startswith("3 of 3 films are for review: ")
+        rows, found, provenance = tables(tmp_path / name)
+        for row, image in zip(rows, provenance["images"], strict=True):
+            # Random networks agree on nothing; one has nobody to agree with, and its lungs are judged all the same.
+            assert row["review"] == "1" and row["reasons"] and (row["agreement"] == "") == (name == "alone")
+            assert image["review"] and "; ".join(image["reasons"]) == row["reasons"]
+            entries = [entry for entry in found if entry["image_id"] == image["id"]]
+            assert all(entry["review"] == 1 and entry["reasons"] == image["reasons"] for entry in entries)
 
 
-def test_review_is_what_lies_below_the_threshold() -> None:
-    values = (0.0, 0.949999, 0.95, 1.0, None)
-    assert [needs_review({"agreement": value}, 0.95) for value in values] == [True, True, False, False, None]
+def test_review_is_what_a_check_speaks_against() -> None:
+    measures = {"lungs": 2, "area": 0.3, "ratio": 0.8, "side_contact": 0, "shape_distance": 1, "likeness": 0.9,
+                "heart_side": 1, "sharpness": 0.1, "aspect": 1.2}  # fmt: skip
+
+    def reasons(agreement: float | None, doubts: list[str], **changes: float) -> list[str]:
+        record = {"agreement": agreement, "doubts": doubts, "measures": measures | changes}
+        return [reason.split(" (")[0] for reason in review_reasons(record, QualityConfig(), 0.95)]
+
+    assert [len(reasons(value, [])) for value in (0.0, 0.949999, 0.95, 1.0, None)] == [1, 1, 0, 0, 0]
+    assert reasons(1.0, ["a lateral film by its ViewPosition (LL)"]) == ["a lateral film by its ViewPosition"]
+    assert reasons(1.0, [], heart_side=-2.0) == ["perhaps mirrored: the heart points to the wrong side"]
+    assert reasons(0.5, ["doubt"], lungs=1) == ["doubt", "one lung found", "opinions on the lungs differ"]
+    assert reasons(1.0, [], likeness=0.1) == ["not an upright frontal chest film"]
 
 
 def test_an_inverted_film_is_turned_round_and_said_to_be(weights: list[str], source: Path, tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_results_load_as_coco_results(weights: list[str], source: Path, tmp_path
     truth.createIndex()
     loaded = truth.loadRes(str(tmp_path / "out" / "results.json"))
     assert len(loaded.anns) == len(found) > 0
-    assert truth.loadImgs([3])[0]["file_name"] == "b/three.png"
+    assert [image["file_name"] for image in truth.loadImgs([row["id"] for row in provenance["images"]])][-1] == "b/three.png"
 
 
 def test_a_single_film_and_a_batch(weights: list[str], source: Path, tmp_path: Path) -> None:
@@ -204,10 +210,11 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     shutil.copy(PHANTOMS[3], source / "caf\udce9.png")  # a name in Latin-1, as old archives have them
     assert run(weights[:1], source, tmp_path / "out") == 0
     errors = capsys.readouterr().err.splitlines()
+    assert errors.pop(0) == f"{source}: passed over 1 .txt; no films by their place or name"
     assert len(errors) == 4 and all(line.startswith("skipped ") and "; " in line for line in errors)
     rows, _, provenance = tables(tmp_path / "out")
     assert [row["file"] for row in rows] == ["a/one.png", "a/two words ü.png", "b/three.png", "caf\\udce9.png"]
-    assert [row["image_id"] for row in rows] == ["2", "4", "5", "8"], "the place among all the files of the source"
+    assert len({row["image_id"] for row in rows}) == 4
     skipped = {entry["file"]: entry["reason"] for entry in provenance["skipped"]}
     assert list(skipped) == ["a/empty.jpeg", "a/text.png", "b/tiny.png", "b/torn.png"]
     assert "empty" in skipped["a/empty.jpeg"] and "3 x 3" in skipped["b/tiny.png"]
@@ -222,7 +229,7 @@ def test_a_stopped_run_goes_on(
     # Killed while it wrote the third film's line: the tables of the end are not there, the last line is torn.
     journal = out / "films.jsonl"
     lines = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(b"".join(lines[:3]) + lines[3][:50])
+    journal.write_bytes(b"".join(lines[:4]) + lines[4][:50])
     (out / "results.json").unlink()
     rows = (out / "measurements.csv").read_bytes().splitlines(keepends=True)
     (out / "measurements.csv").write_bytes(b"".join(rows[:2]) + rows[2][:10])
@@ -241,6 +248,7 @@ def test_what_changed_is_done_again(
     out = tmp_path / "out"
     assert run(weights[:1], source, out) == 0
     shutil.copy(PHANTOMS[5], source / "a" / "one.png")
+    ids = {row["file"]: row["image_id"] for row in tables(out)[0]}
     (out / "overlays" / "a" / "two words ü.png").unlink()
     shutil.copy(PHANTOMS[6], source / "a" / "another.png")
     capsys.readouterr()
@@ -248,11 +256,14 @@ def test_what_changed_is_done_again(
     assert "1 of 4 films" in capsys.readouterr().out
     rows, _, _ = tables(out)
     assert [row["file"] for row in rows] == ["a/another.png", "a/one.png", "a/two words ü.png", "b/three.png"]
-    assert [row["image_id"] for row in rows] == ["1", "2", "3", "4"]
+    assert {row["file"]: row["image_id"] for row in rows}.items() >= ids.items(), "ids stay"
     assert (int(rows[1]["height"]), int(rows[1]["width"])) == read_film(PHANTOMS[5]).shape
-    # Other weights: nothing of the earlier run counts.
+    # Other weights: nothing of the earlier run counts, and nothing of it is lost.
+    whole = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
     assert run(weights[1:], source, out) == 0
     assert "begun anew" in capsys.readouterr().out
+    (earlier,) = out.glob("earlier-*")
+    assert {path.relative_to(earlier): path.read_bytes() for path in earlier.rglob("*") if path.is_file()} == whole
     assert tables(out)[2]["weights"][0]["config"]["seed"] == 1
 
 
@@ -276,7 +287,7 @@ def test_ctrl_c_leaves_whole_tables(
     assert "the same command goes on" in capsys.readouterr().err
     rows, found, provenance = tables(out)
     assert [row["file"] for row in rows] == ["a/one.png", "a/two words ü.png"]
-    assert {entry["image_id"] for entry in found} <= {1, 2} and not provenance["finished"]
+    assert {entry["image_id"] for entry in found} <= {int(row["image_id"]) for row in rows} and not provenance["finished"]
     monkeypatch.undo()
     assert run(weights[:1], source, out) == 0
     assert "2 of 3 films are done" in capsys.readouterr().out
@@ -393,8 +404,8 @@ def test_find_film_paths(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     found = find_film_paths(tmp_path, skip=[tmp_path / "out"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(kept)
-    assert len(find_films(tmp_path, out=tmp_path / "out")) == len(kept), "earlier results are no films"
-    assert len(find_films(tmp_path, out=tmp_path)) == len(kept) + 1, "results beside the films do not hide them"
+    assert len(find_films(tmp_path, out=tmp_path / "out").films) == len(kept), "earlier results are no films"
+    assert len(find_films(tmp_path, out=tmp_path).films) == len(kept) + 1, "results beside the films do not hide them"
     assert find_film_paths(tmp_path / "b.tiff") == [tmp_path / "b.tiff"]
     assert find_film_paths(tmp_path / "a" / "masks") == [tmp_path / "a" / "masks" / "film.png"], "asked for by name"
 

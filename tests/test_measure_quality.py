@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from script import load_script
 
-from create_dataset.quality import ACCEPTED, REJECTED, REVIEW
+from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.radiograph import resize_labels

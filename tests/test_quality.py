@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from create_dataset.chest import CELLS, describe, heart_side, likeness, shape_distance, thumbnail, typical_chest
+from mask_rcnn.chest import CELLS, describe, heart_side, likeness, shape_distance, thumbnail, typical_chest
 from create_dataset.lungs import find_small_lungs
-from create_dataset.quality import ACCEPTED, REJECTED, REVIEW, judge, measure
+from create_dataset.quality import measure
+from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW, judge
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import Config, ConfigError, QualityConfig, config_from_dict, config_to_dict
 from mask_rcnn.radiograph import read_film

@@ -13,12 +13,12 @@ from films import film_of, refused
 from PIL import Image
 
 from mask_rcnn.config import NetworkConfig
+from mask_rcnn.finding import find_film_paths
 from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import (
     FILM_SUFFIXES,
     FilmError,
     equalise,
-    find_film_paths,
     fit_labels_to_square,
     fit_to_square,
     read_film,

@@ -18,7 +18,7 @@ from create_dataset import command
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import HEIGHT, WIDTH, histogram, strip, summary
 from create_dataset.command import main
-from create_dataset.quality import ACCEPTED, REVIEW
+from mask_rcnn.quality import ACCEPTED, REVIEW
 from create_dataset.report import LEAST_CERTAIN, REPORT, SHEET, choose, groups_of_copies, kind_of_reason
 from create_dataset.sources import Source
 from create_dataset.thumbnails import SIDE, draw_thumbnail
@@ -75,7 +75,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     weights = write_weights(root / "dark.weights.h5")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(command, "load_unet", load_stand_in)
-        sources = [str(root / "src"), str(root / "a <b>folder</b> that is not there")]
+        (empty := root / "a <b>folder</b> without films").mkdir(parents=True)
+        sources = [str(root / "src"), str(empty)]
         assert main(["--src", *sources, "--out", str(root / "out"), "--unet", str(weights)]) == 0
     return Page((root / "out" / REPORT).read_text(encoding="utf-8"))
 
@@ -120,7 +121,7 @@ def test_every_link_leads_somewhere(page: Page) -> None:
 def test_the_counts_are_told(page: Page) -> None:
     assert "Lungs found on 5 chest films" in page.text
     assert "1 copy of other films" in page.text and "1 group of 2 films" in page.text
-    assert "a <b>folder</b> that is not there: there is no such file or folder" in page.text
+    assert "a <b>folder</b> without films: holds no film" in page.text
     assert "is no image: 1 file" in page.text and "the file is empty: 1 file" in page.text
     assert "quality.min_agreement" in page.text and "tensorflow" in page.text
 

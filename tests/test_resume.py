@@ -23,9 +23,10 @@ from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE
 from create_dataset.command import JOURNAL, main
-from create_dataset.journal import Journal, sole_run
+from mask_rcnn.journal import Journal
+from mask_rcnn.run import sole_run
 from create_dataset.report import REPORT
-from create_dataset.sources import find_films
+from create_dataset.sources import Source, find_films
 from mask_rcnn.coco import read_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -86,8 +87,8 @@ def undisturbed(source: Path) -> dict[str, str]:
 
 def films_in(journal: Path) -> list[str]:
     """The films of its whole lines, the one with the settings aside."""
-    lines = journal.read_bytes().split(b"\n")[1:-1]
-    return [json.loads(line)["film"] for line in lines]
+    lines = [json.loads(line) for line in journal.read_bytes().split(b"\n")[1:-1]]
+    return [line["film"] for line in lines if "film" in line]
 
 
 def test_killed_twice_it_ends_as_if_undisturbed(source: Path, undisturbed: dict[str, str]) -> None:
@@ -99,7 +100,7 @@ def test_killed_twice_it_ends_as_if_undisturbed(source: Path, undisturbed: dict[
         process = subprocess.Popen([sys.executable, "tests/stand_in.py", *arguments], cwd=REPOSITORY, env=environment)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            if (out / JOURNAL).exists() and (out / JOURNAL).read_bytes().count(b"\n") > at_least:
+            if (out / JOURNAL).exists() and (out / JOURNAL).read_bytes().count(b"\n") > at_least + 1:
                 process.send_signal(signal.SIGKILL)
                 break
             time.sleep(0.005)
@@ -109,8 +110,9 @@ def test_killed_twice_it_ends_as_if_undisturbed(source: Path, undisturbed: dict[
     assert 3 <= done[0] < 9 <= done[1] < FILMS
     assert main(arguments) == 0
     assert outcome(out) == undisturbed
-    films = [json.loads(line).get("film") for line in (out / JOURNAL).read_bytes().splitlines() if line.endswith(b"}")]
-    assert len(films) == 1 + FILMS == len(set(films)), "nothing lost and nothing twice"
+    films = films_in(out / JOURNAL)
+    assert len(films) == FILMS == len(set(films)), "nothing lost and nothing twice"
+    assert (out / JOURNAL).read_bytes() == (source.parent / "undisturbed" / JOURNAL).read_bytes()
 
 
 def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,8 +247,12 @@ def test_only_what_changed_is_done_again(
     assert "beginning anew" in capsys.readouterr().err
     assert sum(films_asked) == FILMS + 3 + FILMS + 1
     assert read_dataset(tmp_path / "out" / DATASET)["info"]["laterality"] == "image"
-    kept = tmp_path / "out" / f"{JOURNAL}.previous"
-    assert len(set(films_in(kept))) == FILMS + 2, "a mistake does not cost a night"
+    (kept,) = (tmp_path / "out").glob("earlier-*")
+    assert len(set(films_in(kept / JOURNAL))) == FILMS + 2, "a mistake does not cost a night"
+    assert {path.name for path in kept.iterdir()} == {JOURNAL, DATASET, TABLE, REPORT}
+    assert main([*arguments, "--laterality", "patient"]) == 0  # and neither does a second one
+    assert len(list((tmp_path / "out").glob("earlier-*"))) == 2
+    assert len(set(films_in(kept / JOURNAL))) == FILMS + 2
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe\x00", b"[1, 2]\n{}\n", b'{"settings": null}\n{"film": 3}\n'])
@@ -258,20 +264,29 @@ def test_a_journal_of_junk_is_begun_anew(junk: bytes, tmp_path: Path) -> None:
     assert read_dataset(tmp_path / "out" / DATASET)["info"]["counts"]["films"] == 1
 
 
-def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+def test_a_torn_line_is_cut_off(tmp_path: Path) -> None:
     path = tmp_path / JOURNAL
-    entry = {"id": 7, "version": [1, 2], "height": 3, "width": 4, "inverted": False, "spacing_mm": None,
-             "fingerprint": "", "measures": {}, "lungs": []}  # fmt: skip
-    with Journal(path, {"a": 1}) as journal:
-        journal.add(Path("/one"), entry)
+    entry = {"id": 7, "version": [1, 2], "digest": "d", "measures": {}}
+    one, two = (Source(tmp_path, name, "", "", "", "") for name in ("one", "two"))
+
+    def opened() -> Journal:
+        journal = Journal(path, {"a": 1})
+        journal.find_roots([tmp_path])
+        return journal
+
+    with opened() as journal:
+        journal.add(two, entry)
+        before = path.read_bytes()
+        journal.add(one, entry)
     whole = path.read_bytes()
-    for cut in range(1, len(whole.splitlines()[1]) + 1):
+    for cut in range(1, len(whole) - len(before) + 1):
         path.write_bytes(whole[:-cut])
-        with Journal(path, {"a": 1}) as journal:
-            assert Path("/one") not in journal
-            journal.add(Path("/two"), entry)
-        with Journal(path, {"a": 1}) as journal:
-            assert Path("/two") in journal and journal.read(Path("/two")) == {"film": "/two", **entry}
+        with opened() as journal:
+            assert one not in journal
+            journal.add(one, entry)
+        assert path.read_bytes() == whole, "as if nothing had happened"
+    with opened() as journal:
+        assert one in journal and two in journal and journal.read(one) == {"film": f"{tmp_path.name}//one", **entry}
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

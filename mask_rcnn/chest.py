@@ -4,7 +4,7 @@
 They are means, covariances and weights over all films at 12 x 12 pixels, and no film can be told from them.
 
 Shapes
-    square     uint8 [256, 256], the film stretched to the U-Net's square, not equalised
+    square     uint8 [256, 256], the film stretched, not equalised
     lungs      {category id: bool [256, 256]}
     thumbnail  float32 [12, 12], grey levels of the chest around both lungs, NaN beyond the film
     shape      float [21], see ``describe``
@@ -25,6 +25,7 @@ from mask_rcnn.coco import mask_box
 from mask_rcnn.radiograph import equalise
 
 TABLE = Path(__file__).with_name("typical_chest.json")
+SIDE = 256  # pixels of the square, which is the U-Net's
 CELLS = 12  # of a thumbnail, a side
 CONTRAST_FLOOR = 10.0  # grey levels of an equalised film: a thumbnail of less contrast shows nothing
 MARGIN = 0.2  # of the box of both lungs, to each of its sides: neck, arms and diaphragm are in view
@@ -44,6 +45,11 @@ def typical_chest() -> TypicalChest:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     arrays = {key: np.array(table[key]) for key in ("thumbnail", "heart", "shape", "precision")}
     return TypicalChest(box=tuple(table["box"]), **arrays)
+
+
+def stretch_to_square(film: np.ndarray) -> np.ndarray:
+    """A film, uint8 [height, width], as the square, whatever its shape was."""
+    return cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def thumbnail(square: np.ndarray, lungs: Mapping[int, np.ndarray], box: tuple[float, ...]) -> np.ndarray:

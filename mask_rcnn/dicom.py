@@ -9,87 +9,69 @@ Shapes
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from mask_rcnn.images import FilmError, check_size, in_one_line, to_8_bit
+from mask_rcnn.dicom_file import PIXEL_DATA, looks_like_dicom, open_dataset
+from mask_rcnn.dicom_pixels import decode
+from mask_rcnn.images import FilmError, check_size, in_one_line, read_head, to_8_bit
+from mask_rcnn.orientation import doubts_of, upright
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import Dataset, FileDataset
+
+__all__ = ["SUFFIXES", "is_dicom", "looks_like_dicom", "read_dicom", "spacing_of"]
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
-
-_PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-# DICOM PS3.3: image pixel (C.7.6.3), modality and VOI LUT (C.11.1 and 2), DX detector and positioning (C.8.11.4 and 5).
-_ATTRIBUTES = (
-    *_PIXEL_DATA, "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
-    "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",
-    "PixelPaddingRangeLimit", "ExtendedOffsetTable", "ExtendedOffsetTableLengths",
-    "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
-    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
-    "BluePaletteColorLookupTableData", "SegmentedRedPaletteColorLookupTableData",
-    "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
-    "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
-    "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
-    "PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor",
-)  # fmt: skip
 
 _PLAUSIBLE_SPACING = 0.01, 10.0  # millimetres: a film of a few centimetres, or of metres, is none
 _PLAUSIBLE_MAGNIFICATION = 1.0, 3.0
 
 
-def looks_like_dicom(head: bytes) -> bool:
-    """Whether the first 132 bytes of a file are those of DICOM: the preamble (PS3.10, section 7.1)."""
-    return head[128:] == b"DICM"
-
-
 def is_dicom(path: Path, head: bytes) -> bool:
-    """Whether a file is one by its suffix or by the preamble (PS3.10, section 7.1) in its first 132 bytes."""
+    """Whether a file is one by its suffix or by its first 132 bytes."""
     return path.suffix.lower() in SUFFIXES or looks_like_dicom(head)
 
 
-def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """The film, uint8 [height, width], bones white, and its spacing as ``spacing_of`` tells.
+def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str, tuple[str, ...]]:
+    """The film, uint8 [height, width], bones white, upright; its spacing as ``spacing_of`` tells; how it was turned for
+    that, as ``orientation.upright`` says; and what the header says against it, as ``orientation.doubts_of`` tells.
 
     Raises:
         FilmError: it is no DICOM, holds no image or several, cannot be decoded, or claims too many pixels.
     """
-    import pydicom  # imported here: most users have no DICOM, and the import costs a fifth of a second
-
+    no_dicom = FilmError(path, "is no DICOM", "remove it or copy it again from its source")
+    told = looks_like_dicom(read_head(path))  # what has the suffix alone may be anything
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns of private or odd tags that do not touch the pixels
-            dataset = pydicom.dcmread(path, specific_tags=list(_ATTRIBUTES))
-            if "Rows" not in dataset or not any(name in dataset for name in _PIXEL_DATA):
-                raise FilmError(path, "is DICOM without an image", "leave it out of the folder")
+            dataset = open_dataset(path)
+            if "Rows" not in dataset or not any(name in dataset for name in PIXEL_DATA):
+                raise FilmError(path, "is DICOM without an image", "leave it out of the folder") if told else no_dicom
+            told = True
             check_size(path, int(dataset.Columns), int(dataset.Rows))
             if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
                 raise FilmError(path, f"has {frames} frames", "give a single film")
-            return _film_of(dataset), spacing_of(dataset)
+            film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
+            return film, spacing, turned, doubts_of(dataset)
     except FilmError:
         raise
-    except pydicom.errors.InvalidDicomError as error:
-        raise FilmError(path, "is no DICOM", "remove it or copy it again from its source") from error
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on torn files
+        if not told:
+            raise no_dicom from error
         reason = f"cannot be decoded as DICOM ({in_one_line(error)})"
         raise FilmError(path, reason, "convert it to PNG or export it again") from error
 
 
-def _film_of(dataset: Dataset) -> np.ndarray:
+def _film_of(dataset: FileDataset) -> np.ndarray:
     from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
 
-    stored = _decode(dataset)
+    stored = decode(dataset)
     photometric = dataset.PhotometricInterpretation
     if photometric == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
@@ -103,59 +85,6 @@ def _film_of(dataset: Dataset) -> np.ndarray:
         pixels = np.where(outside, pixels[~outside].min(), pixels)
     film = to_8_bit(pixels)
     return np.where(outside, 0, 255 - film if photometric == "MONOCHROME1" else film).astype(np.uint8)
-
-
-def _decode(dataset: Dataset) -> np.ndarray:
-    """The stored levels; YBR becomes RGB on the way."""
-    from pydicom.pixels import get_decoder
-
-    syntax = dataset.file_meta.TransferSyntaxUID
-    plugins = get_decoder(syntax).available_plugins if syntax.is_encapsulated else ()
-    for plugin in sorted(set(plugins) - {"gdcm"}):
-        dataset.pixel_array_options(decoding_plugin=plugin)
-        with suppress(Exception):
-            return dataset.pixel_array
-    return _decode_apart(str(dataset.filename)) if "gdcm" in plugins else dataset.pixel_array
-
-
-_apart: ProcessPoolExecutor | None = None
-_one_at_a_time = threading.Lock()
-
-
-def _decode_apart(path: str) -> np.ndarray:
-    """The stored levels as GDCM decodes them, in a process of its own, which some torn films end by an abort or worse."""
-    global _apart
-    with _one_at_a_time:  # so that no other film shares the fate of a torn one
-        if _apart is None:
-            context = multiprocessing.get_context("spawn")  # a fork of a process that runs TensorFlow may hang
-            _apart = ProcessPoolExecutor(1, context, initializer=_settle)
-        try:
-            return _apart.submit(_decode_with_gdcm, path).result()
-        except BrokenProcessPool:
-            _apart = None
-            raise ValueError("its decoder broke down on it") from None
-
-
-def _settle() -> None:
-    """Begins a process that decodes: it keeps silent, and ends when the one that asks it ends, in whatever way."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-
-    def wait() -> None:
-        if parent := multiprocessing.parent_process():
-            parent.join()
-        os._exit(0)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _decode_with_gdcm(path: str) -> np.ndarray:
-    import pydicom
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(path, specific_tags=list(_ATTRIBUTES))
-        dataset.pixel_array_options(decoding_plugin="gdcm")
-        return dataset.pixel_array
 
 
 def _transformed(

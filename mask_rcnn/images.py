@@ -1,4 +1,4 @@
-"""Raster image files (JPEG, PNG, TIFF, BMP) as grey levels, and what every film file is checked for before it is opened.
+"""Raster image files (JPEG, PNG, TIFF, BMP, WebP, ...) as grey levels, and what every file is checked for first.
 
 Shapes
     film    uint8 [height, width], grey, 0 black (air) to 255 white (bone)
@@ -6,24 +6,30 @@ Shapes
 
 from __future__ import annotations
 
+import io
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
+
+from mask_rcnn.mending import has_all_pixels, mend
 
 # The largest flat-panel detectors give about 20 megapixels; a file that claims far more is broken or hostile.
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 8 * MAX_PIXELS
 HEAD = 132  # bytes that tell what a file is
 
-# The guard against decompression bombs is MAX_PIXELS, checked from the header before a pixel is decoded.
-Image.MAX_IMAGE_PIXELS = None
+# Files of these kinds are decoded where they are opened: they may have to be mended, and Pillow decodes some of them though
+# a part is missing. MPO is a camera's JPEG.
+_CHECKED = frozenset({"JPEG", "MPO", "PNG", "JPEG2000"})
+_ANIMATED = frozenset({"GIF", "WEBP", "AVIF"})
 
 _NEW_SUBFILE_TYPE, _REDUCED_IMAGE = 254, 1  # TIFF 6.0, section 8: a page that is another page's thumbnail
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
@@ -74,12 +80,14 @@ def in_one_line(error: Exception) -> str:
 
 @contextmanager
 def open_image(path: Path) -> Iterator[Image.Image]:
-    """An image whose header claims no absurd size; whatever fails within the block is raised as a FilmError."""
+    """An image whose header claims no absurd size; whatever fails within the block is raised as a FilmError.
+
+    A JPEG or PNG whose pixels are all there is mended where its file is not whole (``mending.mend``).
+    """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")  # Pillow warns of odd metadata in films that decode perfectly well
-            with Image.open(path) as image:
-                check_size(path, *image.size)
+            with _open_or_mend(path, file) as image:
                 yield image
     except FilmError:
         raise
@@ -92,12 +100,63 @@ def open_image(path: Path) -> Iterator[Image.Image]:
         raise FilmError(path, reason, "remove it or copy it again from its source") from error
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Reads a JPEG, PNG, TIFF or BMP as uint8 [height, width]: turned as its EXIF says, colours grey, what is
-    transparent black, deeper levels by ``to_8_bit``.
+def _open_or_mend(path: Path, file: BinaryIO) -> Image.Image:
+    try:
+        image = _open(path, file)
+        if image.format in _CHECKED:
+            image.load()
+            file.seek(0)
+            if not has_all_pixels(file.read()):
+                raise OSError("a part of its pixels is missing")
+        return image
+    except FilmError:
+        raise
+    except Exception:
+        file.seek(0)
+        try:
+            mended = mend(file.read(), lambda content: _open(path, io.BytesIO(content)).tobytes())
+            image = _open(path, io.BytesIO(mended))
+            image.load()
+            return image
+        except FilmError:  # it claims too much
+            raise
+        except Exception:  # what failed without mending tells more
+            pass
+        raise
+
+
+def _open(path: Path, file: BinaryIO) -> Image.Image:
+    """As ``Image.open``, but held to ``MAX_PIXELS``: Pillow's own limit is one for all programs in a process.
 
     Raises:
-        FilmError: it cannot be decoded, claims more than ``MAX_PIXELS`` or has several pages.
+        FilmError: the header claims more.
+        UnidentifiedImageError: it is no image.
+    """
+    start = file.read(16)
+    tried = set()
+    for load_plugins in (Image.preinit, Image.init):
+        load_plugins()
+        for kind in [kind for kind in Image.ID if kind not in tried]:
+            tried.add(kind)
+            factory, accepts = Image.OPEN[kind]
+            try:
+                if accepts and accepts(start) is not True:
+                    continue
+                file.seek(0)
+                image = factory(file, str(path) if isinstance(file, io.BufferedReader) else "")
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                continue  # another kind that begins alike
+            check_size(path, *image.size)
+            return image
+    raise UnidentifiedImageError(str(path))
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Reads a JPEG, PNG, TIFF, BMP, or what else Pillow decodes, as uint8 [height, width]: turned as its EXIF says, colours
+    grey, what is transparent black, deeper levels by ``to_8_bit``.
+
+    Raises:
+        FilmError: it cannot be decoded, claims more than ``MAX_PIXELS`` or has several pages or frames.
     """
     with open_image(path) as image:
         tags: dict[int, Any] = {}
@@ -105,7 +164,12 @@ def read_image(path: Path) -> np.ndarray:
             if _has_pages(image):
                 raise FilmError(path, "has several pages", "save the film as a file of its own")
             tags = {SAMPLEFORMAT: (_UNSIGNED,), **image.tag_v2}
-        ImageOps.exif_transpose(image, in_place=True)
+        elif image.format in _ANIMATED and (frames := getattr(image, "n_frames", 1)) > 1:
+            raise FilmError(path, f"has {frames} frames", "give a single film")
+        try:
+            ImageOps.exif_transpose(image, in_place=True)
+        except Exception:  # torn EXIF tells nothing of how the film lies; torn pixels raise again
+            image.load()
         if image.mode.startswith(("I", "F")):  # 16 and 32 bit grey
             levels = np.asarray(image)
             if levels.dtype == np.int32 and tags.get(SAMPLEFORMAT) == (_UNSIGNED,):

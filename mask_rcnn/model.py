@@ -318,6 +318,9 @@ class MaskRCNN:
         Returns:
             For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
             [0, 1], falling, and ``masks`` [height, width, n], bool or float32.
+
+        Raises:
+            TypeError: a film is not uint8.
         """
         molded = [mold_film(film, self.config.network) for film in films]
         answers = self.look(molded)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mask_rcnn.radiograph import equalise
+from mask_rcnn.radiograph import check_levels, equalise
 
 # Rows and columns of the coarse film.
 _SPINE = np.s_[2:14, 7:9]
@@ -28,7 +28,11 @@ def is_inverted(film: np.ndarray) -> bool:
     """Whether bones are black on a film; False where that is not clear, as on noise, or on a part of a chest.
 
     A film that lies on its side shows little contrast as it lies, and far more when it is turned: it is not judged.
+
+    Raises:
+        TypeError: it is not uint8.
     """
+    check_levels(film)
     coarse = _coarsen(film)
     contrasts = [_contrast(np.rot90(coarse, turns)) for turns in range(4)]
     return contrasts[0] < -max(_LEAST_CONTRAST, *contrasts)

@@ -19,7 +19,10 @@ from mask_rcnn.dicom import SUFFIXES as DICOM_SUFFIXES
 from mask_rcnn.dicom import is_dicom, read_dicom
 from mask_rcnn.images import FilmError, open_image, read_head, read_image
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".gif", ".pgm", ".ppm", ".pnm",
+     ".jp2", ".j2k", ".jpx"}
+)  # fmt: skip
 FILM_SUFFIXES = IMAGE_SUFFIXES | DICOM_SUFFIXES
 
 MIN_SIDE = 32  # pixels
@@ -36,12 +39,12 @@ class Radiograph(NamedTuple):
 
     pixels: np.ndarray  # uint8 [height, width], bones white
     spacing: tuple[float, float] | None  # millimetres between rows, and between columns; only DICOM tells
-    turned: str = ""  # how the stored film was turned or mirrored; only DICOM tells how a film lies
-    doubts: tuple[str, ...] = ()  # what the header says against a frontal film of both lungs
+    turned: str = ""  # how the stored pixels were turned by the DICOM header, in the words of ``orientation.upright``
+    doubts: tuple[str, ...] = ()  # what the DICOM header says against an upright frontal film with both lungs, in words
 
 
 def read_radiograph(path: str | Path) -> Radiograph:
-    """Reads a JPEG, PNG, TIFF, BMP or DICOM film.
+    """Reads a film: DICOM, JPEG, PNG, TIFF, BMP, WebP, or what else Pillow decodes, by its content and not its name.
 
     Deeper grey levels are scaled linearly to 8 bits. DICOM films pass through the modality and VOI transforms
     (PS3.3 C.11.1 and C.11.2), and MONOCHROME1 is inverted.
@@ -51,11 +54,11 @@ def read_radiograph(path: str | Path) -> Radiograph:
             than 120 megapixels.
     """
     path = Path(path)
-    pixels, spacing = read_dicom(path) if is_dicom(path, read_head(path)) else (read_image(path), None)
-    if min(pixels.shape) < MIN_SIDE:
-        height, width = pixels.shape
+    film = Radiograph(*read_dicom(path)) if is_dicom(path, read_head(path)) else Radiograph(read_image(path), None)
+    if min(film.pixels.shape) < MIN_SIDE:
+        height, width = film.pixels.shape
         raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
-    return Radiograph(pixels, spacing)
+    return film
 
 
 def read_film(path: str | Path) -> np.ndarray:
@@ -84,12 +87,23 @@ def read_labels(path: str | Path) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
+def check_levels(film: np.ndarray) -> None:
+    """Raises a TypeError for a film that is not uint8: floats in [0, 1] would become black, 16 bits wrap around."""
+    kind = getattr(film, "dtype", type(film).__name__)
+    if kind != np.uint8:
+        raise TypeError(f"films must be uint8 grey levels, not {kind}; see read_film or to_8_bit")
+
+
 def equalise(film: np.ndarray) -> np.ndarray:
     """Spreads the grey levels of a uint8 film evenly over 0 to 255, with one histogram over all its channels.
 
     Level v becomes floor(255 (C(v) - C(lowest)) / (N - C(lowest))), where C is the cumulative histogram and
     N the number of pixels (Gonzalez and Woods, Digital Image Processing, section 3.3). A film of one level becomes 0.
+
+    Raises:
+        TypeError: it is not uint8.
     """
+    check_levels(film)
     rows = np.ascontiguousarray(film).reshape(len(film), -1)
     cumulative = np.cumsum(_histogram(rows))
     lowest = cumulative[np.flatnonzero(cumulative)[0]]

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mask_rcnn.config import NetworkConfig
-from mask_rcnn.radiograph import fit_to_square, stretch
+from mask_rcnn.radiograph import check_levels, fit_to_square, stretch
 
 # Strides of the pyramid levels P2 to P6 in pixels (Lin et al., Feature Pyramid Networks, CVPR 2017).
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
@@ -142,7 +142,11 @@ def mold_film(film: np.ndarray, network: NetworkConfig) -> MoldedFilm:
 
     Args:
         film: uint8 [height, width] or [height, width, 3], already equalised.
+
+    Raises:
+        TypeError: it is not uint8.
     """
+    check_levels(film)
     square, window, scale = fit_to_square(film, network.image_size)
     return MoldedFilm(subtract_mean(square, network), window, scale)
 

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
      "alignment", "duplicates", "legacy", "records", "finding", "chest", "quality", "formats", "journal", "memory",
-     "progress", "run", "version", "folders", "patients", "patient_tables", "outlines", "sides"},
+     "progress", "run", "version", "folders", "patients", "patient_tables", "outlines", "sides", "dicom_file",
+     "dicom_pixels", "mending", "orientation"},
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},

@@ -12,8 +12,8 @@ import pytest
 from films import film_of, refused, stretched, ten_bit, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
 from mask_rcnn.dicom import spacing_of
 from mask_rcnn.radiograph import FilmError, read_film, read_radiograph
@@ -164,7 +164,7 @@ def test_ybr_and_palettes_become_grey(tmp_path: Path) -> None:
 
 
 def compressed(path: Path, whole: Path, kind: str) -> Path:
-    """A film of 8 bits compressed: RLE, JPEG, JPEG 2000, or as only GDCM knows it, lossless JPEG and JPEG-LS."""
+    """A film compressed with all its cells hold: RLE, JPEG, JPEG 2000, or as only GDCM does, lossless JPEG and JPEG-LS."""
     if kind in ("jpeg lossless", "jpeg-ls"):
         gdcm = pytest.importorskip("gdcm")
         change, reader, writer = gdcm.ImageChangeTransferSyntax(), gdcm.ImageReader(), gdcm.ImageWriter()
@@ -188,7 +188,9 @@ def compressed(path: Path, whole: Path, kind: str) -> Path:
             "j2k": (JPEG2000Lossless, {"format": "JPEG2000", "no_jp2": True}),
         }[kind]
         stream = io.BytesIO()
-        Image.fromarray(dataset.pixel_array).save(stream, **options)
+        dataset.pixel_array_options(correct_unused_bits=False)
+        cells = dataset.pixel_array
+        Image.fromarray(cells.view(cells.dtype.str.replace("i", "u"))).save(stream, **options)
         dataset.PixelData = encapsulate([stream.getvalue()])
         dataset["PixelData"].is_undefined_length = True
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -216,6 +218,105 @@ def test_compressed_films_whole_and_torn(tmp_path: Path, kind: str, error: float
         except FilmError as failure:
             outcomes.append(str(failure).startswith(f"{path}: ") and "\n" not in str(failure))
     assert all(outcomes) and len(outcomes) == 60
+
+
+def reframed(path: Path, cut: int, zeros: int) -> Path:
+    """A compressed film whose frame lacks its last bytes, or has zeros instead."""
+    dataset = pydicom.dcmread(path)
+    frame = next(generate_frames(dataset.PixelData, number_of_frames=1)).rstrip(b"\0")
+    dataset.PixelData = encapsulate([frame[:-cut] + bytes(zeros)])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.save_as(torn := path.with_name("torn.dcm"))
+    return torn
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "j2k", "jpeg lossless", "jpeg-ls"])
+def test_a_torn_frame_is_no_half_film(tmp_path: Path, kind: str) -> None:
+    whole = write_dicom(tmp_path / "whole.dcm", film_of(200, 160), "MONOCHROME2", 8)
+    path = compressed(tmp_path / "film.dcm", whole, kind)
+    for zeros in (0, 9000):
+        assert "cannot be decoded as DICOM" in refused(reframed(path, 4000, zeros))
+
+
+def test_a_jpeg_frame_without_its_end_is_read(tmp_path: Path) -> None:
+    whole = write_dicom(tmp_path / "whole.dcm", film_of(), "MONOCHROME2", 8)
+    path = compressed(tmp_path / "film.dcm", whole, "jpeg")
+    for cut, zeros in ((1, 0), (2, 0), (2, 60)):
+        np.testing.assert_array_equal(read_film(reframed(path, cut, zeros)), read_film(path))
+
+
+# Levels in cells that hold more
+
+
+def in_cells(levels: np.ndarray, bits: int, high_bit: int) -> np.ndarray:
+    """uint16: the levels' bits up to that bit of the cells, noise in all others."""
+    place = ((1 << bits) - 1) << (high_bit + 1 - bits)
+    noise = np.random.default_rng(0).integers(0, 1 << 16, levels.shape)
+    return (levels.astype(int) << (high_bit + 1 - bits) & place | noise & ~place & 0xFFFF).astype(np.uint16)
+
+
+@pytest.mark.parametrize("kind", ["not", "rle", "j2k", "jpeg lossless", "jpeg-ls"])
+@pytest.mark.parametrize(("bits", "high_bit"), [(12, 11), (12, 15), (12, 13), (10, 9), (15, 15)])
+@pytest.mark.parametrize("signed", [0, 1])
+def test_unused_bits_are_nothing(tmp_path: Path, kind: str, bits: int, high_bit: int, signed: int) -> None:
+    levels = film_of().astype(np.int32) << (bits - 8)
+    levels -= signed << (bits - 1)
+    cells = in_cells(levels, bits, high_bit)
+    whole = write_dicom(tmp_path / "whole.dcm", cells, "MONOCHROME2", 16, PixelRepresentation=signed)
+    path = whole if kind == "not" else compressed(tmp_path / "film.dcm", whole, kind)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = bits, high_bit
+    dataset.save_as(path)
+    assert np.abs(read_film(path) - stretched(levels)).max() <= 0.5
+
+
+@pytest.mark.parametrize("kind", ["not", "rle", "j2k"])
+def test_an_overlay_in_the_cells_is_not_seen(tmp_path: Path, kind: str) -> None:
+    levels = film_of().astype(np.uint16) * 16
+    drawn = np.zeros(levels.shape, np.uint16)
+    drawn[10:20, 5:40] = 1 << 15
+    overlay = {"OverlayRows": 60, "OverlayColumns": 48, "OverlayType": "G", "OverlayOrigin": [1, 1],
+               "OverlayBitsAllocated": 16, "OverlayBitPosition": 15}  # fmt: skip
+    path = write_dicom(tmp_path / "film.dcm", levels | drawn, "MONOCHROME2", 16)
+    path = path if kind == "not" else compressed(tmp_path / "film.dcm", path, kind)
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    for number, name in enumerate(overlay, 0x10):
+        tag = {"OverlayType": 0x40, "OverlayOrigin": 0x50, "OverlayBitsAllocated": 0x100, "OverlayBitPosition": 0x102}
+        vr = {"OverlayType": "CS", "OverlayOrigin": "SS"}.get(name, "US")
+        dataset.add_new((0x6000, tag.get(name, number)), vr, overlay[name])
+    dataset.save_as(path)
+    assert np.abs(read_film(path) - stretched(levels)).max() <= 0.5
+
+
+def test_cells_with_a_wrong_highest_bit_are_read_as_they_are(tmp_path: Path) -> None:
+    for high_bit in (15, 7, 40):  # the levels lie below bit 12
+        path = write_dicom(tmp_path / "film.dcm", film_of().astype(np.uint16) * 16, "MONOCHROME2", 12, HighBit=high_bit)
+        assert np.abs(read_film(path) - stretched(film_of())).max() <= 0.5
+    dataset = pydicom.dcmread(path)
+    del dataset.HighBit
+    dataset.save_as(path)
+    assert np.abs(read_film(path) - stretched(film_of())).max() <= 0.5
+
+
+def test_what_an_encoder_left_of_its_own_precision_is_not_shifted(tmp_path: Path) -> None:
+    """JPEG 2000 of 8 bits in a film that says 8 bits at the upper end of 16: the encoder was given the levels alone."""
+    path = compressed(tmp_path / "film.dcm", write_dicom(tmp_path / "8.dcm", film_of(), "MONOCHROME2", 8), "j2k")
+    dataset = pydicom.dcmread(path)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 8, 15
+    dataset.save_as(path)
+    assert np.abs(read_film(path) - stretched(film_of())).max() <= 0.5
+
+
+def test_lossy_levels_that_overshoot_stay_white(tmp_path: Path) -> None:
+    levels = np.interp(film_of(), (10, 200), (0, 4095)).astype(np.uint16)
+    levels[20:30, 20:30] = 4095 + 40  # as a wavelet leaves them beside an edge
+    path = compressed(tmp_path / "film.dcm", write_dicom(tmp_path / "16.dcm", levels, "MONOCHROME2", 16), "j2k")
+    dataset = pydicom.dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = JPEG2000
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.save_as(path)
+    assert (read_film(path)[20:30, 20:30] == 255).all()
 
 
 # Spacing

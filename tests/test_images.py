@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,9 @@ from films import film_of, refused, stretched
 from hostile import png_claiming
 from PIL import Image
 
+from mask_rcnn.finding import find_film_paths
 from mask_rcnn.images import MAX_BYTES, MAX_PIXELS, to_8_bit
-from mask_rcnn.radiograph import FilmError, equalise, read_film
+from mask_rcnn.radiograph import IMAGE_SUFFIXES, FilmError, equalise, read_film
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +36,34 @@ def test_jpeg_is_read_closely(tmp_path: Path) -> None:
     film = film_of()
     Image.fromarray(film).save(tmp_path / "film.jpg", quality=95)
     assert np.abs(read_film(tmp_path / "film.jpg").astype(int) - film).mean() < 2
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options", "error"),
+    [("jfif", {"format": "JPEG", "quality": 95}, 2), ("jpe", {"format": "JPEG", "quality": 95}, 2),
+     ("webp", {"lossless": True}, 0), ("webp", {"quality": 95}, 3), ("avif", {"quality": 95}, 3), ("gif", {}, 0),
+     ("jp2", {}, 0), ("j2k", {}, 0), ("jpx", {}, 0), ("pgm", {"format": "PPM"}, 0), ("pnm", {"format": "PPM"}, 0)],
+)  # fmt: skip
+def test_less_common_names_and_kinds(tmp_path: Path, suffix: str, options: dict[str, Any], error: float) -> None:
+    path = tmp_path / f"film.{suffix}"
+    Image.fromarray(film_of()).save(path, **options)
+    assert np.abs(read_film(path).astype(int) - film_of()).mean() <= error
+    assert path.suffix in IMAGE_SUFFIXES and find_film_paths(tmp_path) == [path]
+    for share in (0.1, 0.5, 0.8):
+        (tmp_path / f"cut.{suffix}").write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        refused(tmp_path / f"cut.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "avif"])
+def test_pictures_of_several_frames_are_refused(tmp_path: Path, suffix: str) -> None:
+    first, second = (Image.fromarray(film_of(seed=seed)) for seed in range(2))
+    first.save(tmp_path / f"film.{suffix}", save_all=True, append_images=[second])
+    assert "has 2 frames" in refused(tmp_path / f"film.{suffix}")
+
+
+def test_deep_jpeg_2000_is_stretched(tmp_path: Path) -> None:
+    Image.fromarray(film_of().astype(np.uint16) * 16).save(tmp_path / "film.jp2")
+    assert np.abs(read_film(tmp_path / "film.jp2") - stretched(film_of())).max() <= 0.5
 
 
 def test_a_name_with_spaces_and_other_alphabets(tmp_path: Path) -> None:
@@ -247,6 +277,17 @@ def test_torn_bytes_give_a_film_or_one_line(tmp_path: Path, suffix: str) -> None
         except FilmError as error:
             outcomes.append(str(path) in str(error) and "\n" not in str(error))
     assert all(outcomes) and len(outcomes) == 60
+
+
+def test_the_limit_is_ours_and_pillow_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program in this process may lower it, or take it away."""
+    Image.fromarray(film_of()).save(tmp_path / "film.png")
+    (tmp_path / "bomb.png").write_bytes(png_claiming(60000, 60000))
+    for limit in (None, 100, 10**9):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        np.testing.assert_array_equal(read_film(tmp_path / "film.png"), film_of())
+        assert "claims 60000 x 60000 pixels" in refused(tmp_path / "bomb.png")
+        assert limit == Image.MAX_IMAGE_PIXELS
 
 
 @pytest.mark.parametrize("size", [(60000, 60000), (2**31 - 1, 2**31 - 1), (MAX_PIXELS + 1, 1)])

@@ -317,3 +317,10 @@ class TestUnmold:
             "scores": (0,),
             "masks": (256, 128, 0),
         }
+
+
+def test_films_that_are_not_8_bit_are_not_looked_at() -> None:
+    film = np.full((60, 48), 200, np.uint8)
+    for wrong in (film / 255, film.astype(np.uint16) * 256):
+        with pytest.raises(TypeError, match=f"films must be uint8 grey levels, not {wrong.dtype}"):
+            MaskRCNN(tiny_config()).detect([film, wrong])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import hostile
@@ -11,7 +12,9 @@ import pytest
 from films import film_of, refused
 from PIL import Image
 
+from mask_rcnn.config import NetworkConfig
 from mask_rcnn.finding import find_film_paths
+from mask_rcnn.polarity import is_inverted
 from mask_rcnn.radiograph import (
     FILM_SUFFIXES,
     FilmError,
@@ -22,6 +25,7 @@ from mask_rcnn.radiograph import (
     read_labels,
     read_radiograph,
 )
+from mask_rcnn.utils import mold_film
 
 GOLDEN = Path(__file__).parent / "golden" / "components.npz"
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
@@ -113,6 +117,17 @@ def test_label_masks_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 # Grey levels
+
+
+@pytest.mark.parametrize("take", [equalise, is_inverted, lambda film: mold_film(film, NetworkConfig(image_size=64))])
+def test_films_that_are_not_8_bit_are_refused(take: Callable[[np.ndarray], object]) -> None:
+    film = film_of()
+    for wrong in (film / 255.0, film.astype(np.float32), film.astype(np.uint16), film.astype(np.int8), film > 9):
+        with pytest.raises(TypeError, match=f"must be uint8 grey levels, not {wrong.dtype}; see read_film or to_8_bit"):
+            take(wrong)
+    with pytest.raises(TypeError, match="must be uint8 grey levels, not list"):
+        take(film.tolist())
+    take(film)
 
 
 def naive_equalise(film: np.ndarray) -> np.ndarray:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mask_rcnn.config import Config
+from mask_rcnn.version import __version__
 
 if TYPE_CHECKING:
     from mask_rcnn.model import MaskRCNN
 
-__all__ = ["Config", "MaskRCNN"]
+__all__ = ["Config", "MaskRCNN", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

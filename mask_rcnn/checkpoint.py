@@ -90,7 +90,8 @@ def config_in_file(config: Config) -> dict[str, Any]:
 def halve(path: Path) -> None:
     """Rewrites a Keras weights file with its floats in 16 bits and without the optimiser.
 
-    Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32.
+    Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32. The names of layers without
+    weights are left out: Keras numbers them over all networks of a process, and equal weights shall be equal files.
     """
     with replacing_path(path, ENDING) as smaller, h5py.File(path, "r") as full, h5py.File(smaller, "w") as half:
         half.attrs.update(full.attrs)
@@ -105,7 +106,8 @@ def halve(path: Path) -> None:
                 half.create_dataset(name, data=values)
             else:
                 half.require_group(name)
-            half[name].attrs.update(node.attrs)
+            if isinstance(node, h5py.Dataset) or len(node):
+                half[name].attrs.update(node.attrs)
 
         full.visititems(copy)
 
@@ -118,6 +120,22 @@ def read_config(path: str | Path) -> Config:
     """
     with open_weights(path) as file:
         return _config(path, file)
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What ``save`` was given as ``notes``.
+
+    Raises:
+        CheckpointError: the file is absent, torn, or holds none.
+    """
+    with open_weights(path) as file:
+        try:
+            notes = json.loads(file.notes)
+            if isinstance(notes, dict):
+                return notes
+        except (ValueError, TypeError, RecursionError):
+            pass
+    raise CheckpointError(f"{path}: holds no notes that can be read; write it again")
 
 
 def load_weights(network: keras.Model, path: str | Path) -> None:

@@ -55,6 +55,7 @@ class WeightsFile(NamedTuple):
     layers: Layers
     is_legacy: bool  # of Keras 2
     config: Any  # the attribute of this name, JSON in our files; None where there is none
+    notes: Any  # likewise
     format: int  # 1 to FORMAT; of files of Keras 2 it says nothing
 
 
@@ -93,7 +94,8 @@ def _contents(path: str | Path, file: h5py.File) -> WeightsFile:
     if not layers:
         raise CheckpointError(f"{path}: holds no Mask R-CNN of this program or of the reference; give models/*.weights.h5")
     _refuse_what_is_not_there(path, layers)
-    return WeightsFile(layers, is_legacy, _attribute(file, "config") if "config" in file.attrs else None, number)
+    config, notes = (_attribute(file, name) if name in file.attrs else None for name in ("config", "notes"))
+    return WeightsFile(layers, is_legacy, config, notes, number)
 
 
 def one_line(error: Exception) -> str:

@@ -23,7 +23,7 @@ FLOORS = (
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},
-    {"train_command", "inference_command", "results", "devices"},
+    {"train_command", "training_run", "inference_command", "results", "devices"},
 )
 FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}
 

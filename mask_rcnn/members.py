@@ -123,7 +123,8 @@ def _load(path: str, settings: Sequence[str], members: Sequence[Member], network
         raise InferenceError(f"{path}: {error}") from error
     network = networks.get(config)
     if network is None:
-        networks[config] = network = MaskRCNN.load(path, settings=tuple(settings))
+        with _enough_memory():
+            networks[config] = network = MaskRCNN.load(path, settings=tuple(settings))
     else:
         network.load_weights(path)
     return Member(Path(path), sha256, network, network.get_weights())
@@ -184,7 +185,8 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_out_of_memory(error):
+        # A file that claims more than it holds is refused as that, though its numbers found no room.
+        if is_out_of_memory(error) and not isinstance(error, ValueError):
             raise InferenceError(
                 "there is too little memory; give a smaller --batch, fewer weights or --device cpu"
             ) from error

@@ -160,4 +160,5 @@ def _random_state(model: MaskRCNN) -> list[int]:
 def restore_random_state(model: MaskRCNN, state: Sequence[int] | None) -> None:
     """Sets the generator that samples the RoIs; Keras keeps it in no weights file."""
     if state is not None:
-        model.network.lots.state.assign(np.array(state, np.uint32))
+        held = model.network.lots.state
+        held.assign(np.array(state, held.dtype))  # which every backend chooses for itself

@@ -1,8 +1,9 @@
 """Weights on disk: our own files, which carry their configuration, and those of the reference implementation.
 
-Ours are what Keras 3 writes as ``.weights.h5``, with the configuration as JSON in the attribute ``config`` and, when final,
-floats of 16 bits. The reference's have the layout of Keras 2; architecture and sizes are told from their shapes. Both are
-read by the names of their layers, so that both fit, or do not, for the same reasons.
+Ours are what Keras 3 writes as ``.weights.h5``, with the configuration as JSON in the attribute ``config``, the number of
+the format and the program's version in ``format`` and ``program``, and, when final, floats of 16 bits. The reference's have
+the layout of Keras 2; architecture and sizes are told from their shapes. Both are read by the names of their layers, so that
+both fit, or do not, for the same reasons.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from mask_rcnn import imagenet
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
 from mask_rcnn.files import replacing_path
-from mask_rcnn.weights_file import CheckpointError, Layers, WeightsFile, assign, one_line, open_weights, read_fitting
+from mask_rcnn.version import __version__
+from mask_rcnn.weights_file import (
+    FORMAT,
+    CheckpointError,
+    Layers,
+    WeightsFile,
+    assign,
+    one_line,
+    open_weights,
+    read_fitting,
+)
 
 if TYPE_CHECKING:
     import keras
@@ -61,16 +72,26 @@ def save(
     with replacing_path(path, ENDING) as partial:
         network.save_weights(partial)
         with h5py.File(partial, "a") as file:
-            file.attrs["config"] = json.dumps(config_to_dict(config))
+            file.attrs["format"] = FORMAT
+            file.attrs["program"] = __version__
+            file.attrs["config"] = json.dumps(config_in_file(config))
             file.attrs["notes"] = json.dumps(notes or {})
         if half:
             halve(partial)
 
 
+def config_in_file(config: Config) -> dict[str, Any]:
+    """What a weights file holds of a config: all but the thresholds of create_dataset.py, which no network depends on."""
+    values = config_to_dict(config)
+    del values["quality"]
+    return values
+
+
 def halve(path: Path) -> None:
     """Rewrites a Keras weights file with its floats in 16 bits and without the optimiser.
 
-    Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32.
+    Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32. The names of layers without
+    weights are left out: Keras numbers them over all networks of a process, and equal weights shall be equal files.
     """
     with replacing_path(path, ENDING) as smaller, h5py.File(path, "r") as full, h5py.File(smaller, "w") as half:
         half.attrs.update(full.attrs)
@@ -85,7 +106,8 @@ def halve(path: Path) -> None:
                 half.create_dataset(name, data=values)
             else:
                 half.require_group(name)
-            half[name].attrs.update(node.attrs)
+            if isinstance(node, h5py.Dataset) or len(node):
+                half[name].attrs.update(node.attrs)
 
         full.visititems(copy)
 
@@ -98,6 +120,22 @@ def read_config(path: str | Path) -> Config:
     """
     with open_weights(path) as file:
         return _config(path, file)
+
+
+def read_notes(path: str | Path) -> dict[str, Any]:
+    """What ``save`` was given as ``notes``.
+
+    Raises:
+        CheckpointError: the file is absent, torn, or holds none.
+    """
+    with open_weights(path) as file:
+        try:
+            notes = json.loads(file.notes)
+            if isinstance(notes, dict):
+                return notes
+        except (ValueError, TypeError, RecursionError):
+            pass
+    raise CheckpointError(f"{path}: holds no notes that can be read; write it again")
 
 
 def load_weights(network: keras.Model, path: str | Path) -> None:
@@ -198,7 +236,10 @@ def _config(path: str | Path, file: WeightsFile) -> Config:
     sizes = _sizes(path, file.layers)
     if file.config is not None:
         try:
-            config = config_from_dict(json.loads(file.config))
+            values = json.loads(file.config)
+            if file.format == 1 and isinstance(values, dict):
+                values.pop("quality", None)
+            config = config_from_dict(values)
         except (ValueError, TypeError, RecursionError) as error:  # no JSON, no text, or no configuration
             raise CheckpointError(
                 f"{path}: its configuration cannot be used ({one_line(error)}); train it again"

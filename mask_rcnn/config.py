@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-import yaml
+from mask_rcnn import strict_yaml
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 
@@ -27,6 +28,15 @@ RESNET_BLOCKS = {
 
 PRECISIONS = ("float32", "float16", "bfloat16")
 
+CLASS_COUNT = 3  # background, left lung, right lung: what the commands train and read; foreign files may hold others
+
+# How a network's results are read: in its weights file they are defaults, and no weight depends on them.
+READING_SECTIONS = ("detection", "bag")
+
+_LARGEST_NUMBER = 2**31 - 1  # of an integer: seeds and sizes have 32 bits in the libraries below
+_NOT_IN_NAMES = '/\\:*?"<>|[]'
+_LONGEST_NAME = 100  # characters; _K.weights.h5 is added, and file systems take 255 bytes
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message names the key, what is wrong and what would be right."""
@@ -37,7 +47,7 @@ class NetworkConfig:
     """Sizes of the ResNet-FPN and its heads; channels unless said otherwise."""
 
     image_size: int = 256  # pixels a side, a multiple of 64
-    class_count: int = 3  # background, left lung, right lung
+    class_count: int = CLASS_COUNT
     backbone: str = "resnet101"
     backbone_width: int = 64  # of the stem; stage 2 has four times as many at its end
     pyramid_channels: int = 256
@@ -186,11 +196,15 @@ class Config:
         _check(self)
 
 
-def load_config(name_or_path: str | Path) -> Config:
+def load_config(name_or_path: str | Path, settings: Sequence[str] = ()) -> Config:
     """Reads a YAML file; a bare name is looked up in ``configs/``, with or without ``.yaml``.
 
+    Args:
+        settings: KEY=VALUE each, as ``apply_settings`` takes them, in place of what the file says.
+
     Raises:
-        ConfigError: there is no such file, it is no YAML, or a key or value in it is wrong.
+        ConfigError: there is no such file, it cannot be read, is no YAML, holds a key twice, a key or value in it or in the
+            settings is wrong, or it is no config for background and two lungs.
     """
     path = Path(name_or_path)
     candidates = [path, CONFIG_FOLDER / path, CONFIG_FOLDER / f"{path}.yaml"] if path.parent == Path() else [path]
@@ -199,13 +213,93 @@ def load_config(name_or_path: str | Path) -> Config:
         known = ", ".join(sorted(config.name for config in CONFIG_FOLDER.glob("*.yaml")))
         raise ConfigError(f"{name_or_path}: there is no such config; known are {known}")
     try:
-        values = yaml.safe_load(found.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{found}: not readable as YAML ({' '.join(str(error).split())})") from error
+        text = found.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{found}: cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{found}: not readable as YAML ({error}); save it as UTF-8") from error
     try:
-        return config_from_dict(values or {})
-    except ConfigError as error:
+        values = strict_yaml.parse(text)
+        config = config_from_dict({} if values is None else values)
+    except (ConfigError, strict_yaml.YamlError) as error:
         raise ConfigError(f"{found}: {error}") from error
+    config = apply_settings(config, settings)
+    # Not a rule of every Config: the file of another network, to start from, is described by one too.
+    if config.network.class_count != CLASS_COUNT:
+        raise ConfigError(f"{found}: network.class_count must be {CLASS_COUNT}, background and the two lungs, "
+                          f"not {config.network.class_count}; delete the line")
+    return config
+
+
+def apply_settings(config: Config, settings: Sequence[str], sections: Sequence[str] | None = None) -> Config:
+    """The config with some of its values changed, as ``--set KEY=VALUE`` gives them on the command line.
+
+    All are changed at once, so that values which only go together can be given in any order.
+
+    Args:
+        settings: such as ``bag.min_agreement=0.9``; what follows the first ``=`` is read as in a YAML file.
+        sections: the sections that may be changed; by default every key of the config.
+
+    Raises:
+        ConfigError: a setting has no ``=``, its key is unknown (the nearest known one is named), stands twice or lies in
+            another section, or its value has the wrong type or range; the message begins with ``--set``.
+    """
+    if not settings:
+        return config
+    values = config_to_dict(config)
+    known = [key for key, _ in _values(values) if sections is None or key.split(".")[0] in sections]
+    changed: set[str] = set()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting}: must be KEY=VALUE, such as bag.min_agreement=0.9")
+        if key not in known:
+            raise ConfigError(f"--set {setting}: {_why_unknown(key, values, known, sections)}")
+        if key in changed:
+            raise ConfigError(f"--set {setting}: {key} is set twice; leave one of them out")
+        changed.add(key)
+        *parents, last = key.split(".")
+        section = values
+        for parent in parents:
+            section = section[parent]
+        try:
+            section[last] = strict_yaml.parse(text)
+        except strict_yaml.YamlError as error:
+            raise ConfigError(f"--set {setting}: {error}") from error
+    try:
+        return config_from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"--set {' '.join(settings)}: {error}") from error
+
+
+def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that is no section, ``training.augmentation.flip`` for one, and its value."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _values(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _why_unknown(key: str, values: Mapping[str, Any], known: Sequence[str], sections: Sequence[str] | None) -> str:
+    inside = [other for other in known if other.startswith(f"{key}.")]
+    if inside:
+        return f"{key} is a section; set one of its values, such as {inside[0]}"
+    if sections is not None and (key in dict(_values(values)) or key in values):
+        return f"{key} cannot be changed here; {', '.join(sections)} can"
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown key {key}; did you mean {near[0]}?"
+
+
+def learned_part(config: Config) -> Config:
+    """The config with every section on which no weight depends as by default: equal for configs that train the same."""
+    return dataclasses.replace(config, detection=DetectionConfig(), bag=BagConfig(), quality=QualityConfig())
+
+
+def differing_keys(one: Config, other: Config, sections: Sequence[str]) -> list[str]:
+    """The keys of these sections whose values differ, such as ``bag.min_agreement``."""
+    first, second = (dict(_values(config_to_dict(config))) for config in (one, other))
+    return [key for key, value in first.items() if key.split(".")[0] in sections and second[key] != value]
 
 
 def config_from_dict(values: Mapping[str, Any]) -> Config:
@@ -257,55 +351,81 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     accepts = (int, float) if hint is float else (hint,)
     if not isinstance(value, accepts) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where} must be {hint.__name__}, not {value!r}")
-    return hint(value)
+    try:
+        return hint(value)
+    except OverflowError as error:  # an integer that no float holds
+        raise ConfigError(f"{where} must be a finite number") from error
 
 
 def _check(config: Config) -> None:
-    network, training = config.network, config.training
+    for key, held in _values(dataclasses.asdict(config)):
+        for number in held if isinstance(held, tuple) else (held,):
+            if isinstance(number, int) and abs(number) > _LARGEST_NUMBER:
+                raise ConfigError(f"{key} must not be beyond {_LARGEST_NUMBER}")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{key} must be a finite number, not {number}")
+    network, training, augmentation = config.network, config.training, config.training.augmentation
     rules: list[tuple[bool, str]] = [
+        (_is_file_name(config.name), f"name must be a plain file name: 1 to {_LONGEST_NAME} printable characters, no path, "
+                                     f"no leading dot, none of {_NOT_IN_NAMES}, not {config.name[:_LONGEST_NAME]!r}"),
         (config.laterality in ("patient", "image"), "laterality must be patient or image"),
+        (config.seed >= 0, "seed must not be negative"),
         (network.image_size > 0 and network.image_size % 64 == 0, "network.image_size must be a multiple of 64"),
-        (network.class_count >= 2, "network.class_count must be 2 or more: background and a class"),
         (network.backbone in RESNET_BLOCKS, f"network.backbone must be one of {', '.join(RESNET_BLOCKS)}"),
         (len(network.anchor_scales) == 5, "network.anchor_scales must be 5, for pyramid levels P2 to P6"),
+        (all(scale > 0 for scale in network.anchor_scales), "network.anchor_scales must be above 0"),
         (len(network.anchor_ratios) > 0, "network.anchor_ratios must not be empty"),
+        (all(ratio > 0 for ratio in network.anchor_ratios), "network.anchor_ratios must be above 0"),
         (len(network.mean_pixel) == 3, "network.mean_pixel must be 3 numbers"),
+        (all(0 <= value <= 255 for value in network.mean_pixel), "network.mean_pixel must be in [0, 255]"),
         (0 < config.proposals.nms_threshold <= 1, "proposals.nms_threshold must be in (0, 1]"),
-        (len(config.proposals.box_std) == 4 and min(config.proposals.box_std) > 0, "proposals.box_std: 4 above 0"),
+        (len(config.proposals.box_std) == 4, "proposals.box_std must be 4 numbers"),
+        (all(value > 0 for value in config.proposals.box_std), "proposals.box_std must be above 0"),
         (0 < config.targets.positive_fraction <= 1, "targets.positive_fraction must be in (0, 1]"),
         (0 <= config.detection.min_score <= 1, "detection.min_score must be in [0, 1]"),
         (0 < config.detection.nms_threshold <= 1, "detection.nms_threshold must be in (0, 1]"),
         (0 <= config.detection.mask_margin <= 1, "detection.mask_margin must be in [0, 1]"),
         (len(config.data.sources) > 0, "data.sources must name a dataset JSON or folder"),
+        (all(source.strip() and source.isprintable() for source in config.data.sources),
+         "data.sources must be names of files or folders, not empty ones"),
         (0 < config.data.train_fraction < 1, "data.train_fraction must lie between 0 and 1"),
         (config.data.members in ("bootstrap", "all", "sources"), "data.members must be bootstrap, all or sources"),
         (training.precision in PRECISIONS, f"training.precision must be one of {', '.join(PRECISIONS)}"),
         (training.optimiser in ("sgd", "adam"), "training.optimiser must be sgd or adam"),
         (training.schedule in ("constant", "cosine"), "training.schedule must be constant or cosine"),
         (training.learning_rate > 0, "training.learning_rate must be above 0"),
+        (training.momentum < 1, "training.momentum must be below 1"),
         (training.heads_epochs + training.all_epochs > 0, "training.heads_epochs and all_epochs are both 0"),
         (len(training.loss_weights) == 5, "training.loss_weights must be 5 numbers"),
+        (all(weight >= 0 for weight in training.loss_weights) and sum(training.loss_weights) > 0,
+         "training.loss_weights must not be negative, nor all 0"),
         (config.bag.pixels in ("votes", "probabilities"), "bag.pixels must be votes or probabilities"),
         (1 <= config.bag.min_votes <= config.bag.members, "bag.min_votes must be from 1 to bag.members"),
         (0 <= config.bag.min_agreement <= 1, "bag.min_agreement must be in [0, 1]"),
         (-1 <= config.quality.reject_likeness <= config.quality.min_likeness <= 1,
          "quality.reject_likeness must be from -1 to quality.min_likeness, and that 1 or less"),
     ]
-    positive = {
-        "network": ("backbone_width", "pyramid_channels", "pyramid_output_channels", "rpn_channels",
-                    "box_head_channels", "mask_head_channels", "box_pool_size", "mask_pool_size", "mask_canonical_side"),
-        "proposals": ("before_nms", "training_count", "inference_count"),
-        "targets": ("anchors_per_image", "rois_per_image", "max_instances"),
-        "detection": ("max_instances",),
-        "training": ("batch_size", "gradient_clip_norm"),
-        "bag": ("members", "opening"),
+    least = {  # 2: a film shows two lungs, RoIAlign spreads its samples from edge to edge, RoIs and anchors are of two kinds
+        "network": {"class_count": 2, "backbone_width": 1, "pyramid_channels": 1, "pyramid_output_channels": 1,
+                    "rpn_channels": 1, "box_head_channels": 1, "mask_head_channels": 1, "box_pool_size": 2,
+                    "mask_pool_size": 2, "mask_canonical_side": 1},
+        "proposals": {"before_nms": 1, "training_count": 1, "inference_count": 1},
+        "targets": {"anchors_per_image": 2, "rois_per_image": 2, "max_instances": 2},
+        "detection": {"max_instances": 2},
+        "training": {"batch_size": 1},
+        "bag": {"members": 1, "opening": 1},
     }
+    for section, keys in least.items():
+        rules += [(getattr(getattr(config, section), key) >= bound, f"{section}.{key} must be {bound} or more")
+                  for key, bound in keys.items()]
+    rules.append((training.gradient_clip_norm > 0, "training.gradient_clip_norm must be above 0"))
     bounds = ("min_agreement", "min_area", "min_ratio", "max_side_contact", "max_shape_distance", "min_sharpness",
               "max_aspect")
     rules += [(getattr(config.quality, key) >= 0, f"quality.{key} must not be negative") for key in bounds]
-    for section, keys in positive.items():
-        rules += [(getattr(getattr(config, section), key) > 0, f"{section}.{key} must be above 0") for key in keys]
-    numbers = {"training": vars(training), "training.augmentation": vars(training.augmentation)}
+    rules += [(value <= (180 if key == "rotation" else 1), f"training.augmentation.{key} is too strong; rotation goes up to "
+                                                           "180 degrees, all else to 1")
+              for key, value in vars(augmentation).items()]
+    numbers = {"training": vars(training), "training.augmentation": vars(augmentation)}
     for section, values in numbers.items():
         for key, value in values.items():
             if isinstance(value, (int, float)):
@@ -323,3 +443,9 @@ def _is_pattern(text: str) -> bool:
         return not text or re.compile(text).groups == 1
     except (re.error, OverflowError, RecursionError):
         return False
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a file may be called so on every system, and a shell or glob takes the name as it is."""
+    return (0 < len(name) <= _LONGEST_NAME and len(name.encode("utf-8", "replace")) <= 2 * _LONGEST_NAME
+            and name.isprintable() and name == name.strip(" .") and not set(name) & set(_NOT_IN_NAMES))

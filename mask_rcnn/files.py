@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +27,7 @@ def replacing_path(path: Path, ending: str = "") -> Iterator[Path]:
         ending: of the temporary name, for writers that look at it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.parent / f"{PARTIAL}{secrets.token_hex(12)}{ending}"
+    partial = path.parent / f"{_partials_of(path)}{secrets.token_hex(12)}{ending}"
     try:
         yield partial
         os.replace(partial, path)
@@ -44,13 +44,28 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
+def _partials_of(path: Path) -> str:
+    """How the names of a file's temporary files begin; those of a temporary file are also those of the file it is for."""
+    if path.name.startswith(PARTIAL):
+        return path.name[: len(PARTIAL) + 17]
+    return f"{PARTIAL}{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}-"
+
+
 def remove_partials(folder: Path) -> None:
     """Removes what killed runs have left half written in a folder and all below it; no run may be at work there."""
     for inner, _, names in os.walk(folder):
-        for name in names:
-            if name.startswith(PARTIAL):
-                with suppress(OSError):
-                    Path(inner, name).unlink()
+        _remove(Path(inner, name) for name in names if name.startswith(PARTIAL))
+
+
+def remove_partials_of(path: Path) -> None:
+    """Removes what killed runs have left half written of one file; no run may be writing it."""
+    _remove(path.parent.glob(f"{_partials_of(path)}*"))
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            path.unlink()
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.config import Config
+from mask_rcnn.config import CLASS_COUNT, READING_SECTIONS, Config, ConfigError, apply_settings, differing_keys
+from mask_rcnn.memory import is_out_of_memory
 from mask_rcnn.utils import MoldedFilm, mold_film
 
 if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
@@ -43,57 +43,88 @@ class Member(NamedTuple):
     weights: list[Any] | None = None  # what the network has to hold to be this member; None where it is no other
 
 
-def load_members(patterns: Sequence[str]) -> list[Member]:
-    """Loads the networks; a file that cannot be used is named and left out, and so is one given twice.
+def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[Member]:
+    """Loads the networks, in the order of their SHA-256, so that the order in which they are given changes nothing.
+
+    A file that is there and cannot be used is named on standard error and left out, and so is one given twice.
 
     Args:
         patterns: paths, or glob patterns that no shell has expanded.
+        settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of what the files say; sections ``detection``
+            and ``bag``.
 
     Raises:
-        InferenceError: none is left, or they differ in what their classes mean.
+        InferenceError: a path is not there or is a folder, a pattern matches nothing, a setting is wrong, none of the files
+            can be used, or they differ in what their classes mean. The first three come before anything is loaded.
     """
     from mask_rcnn.checkpoint import CheckpointError
 
+    paths = [path for pattern in patterns for path in _expand(pattern)]
     members: list[Member] = []
     networks: dict[Config, MaskRCNN] = {}
-    for pattern in patterns:
-        for path in [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern)) or [pattern]:
-            try:
-                members.append(_load(path, members, networks))
-            except CheckpointError as error:
-                print(f"left out {error}", file=sys.stderr)
-            except OSError as error:
-                print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
+    for path in paths:
+        try:
+            members.append(_load(path, settings, members, networks))
+        except CheckpointError as error:
+            print(f"left out {error}", file=sys.stderr)
+        except OSError as error:
+            print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
     if not members:
         raise InferenceError("no weights that can be used; give --weights models/*.h5, or train them with train.py")
+    members.sort(key=lambda member: member.sha256)
+    _refuse_mixtures(members)
+    first = members[0].network.config
+    differing = sorted({key for member in members for key in differing_keys(first, member.network.config, ["bag"])})
+    if differing:
+        print(f"the weights differ in {', '.join(differing)}: those of {members[0].path} are used; give --set "
+              f"{differing[0]}=VALUE for others", file=sys.stderr)
+    users = Counter(id(member.network) for member in members)
+    return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
+
+
+def _expand(pattern: str) -> list[str]:
+    """The files that were meant, sorted."""
+    paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
+    if not paths:
+        if glob.has_magic(pattern):
+            raise InferenceError(f"{pattern}: matches no file; check the pattern given to --weights")
+        raise InferenceError(f"{pattern}: there is no such file; check the path given to --weights")
+    folder = next((path for path in paths if os.path.isdir(path)), None)
+    if folder is not None:
+        raise InferenceError(f"{folder}: is a folder; give its files, --weights {os.path.join(folder, '*.h5')}")
+    return paths
+
+
+def _refuse_mixtures(members: Sequence[Member]) -> None:
     first = members[0]
     for member in members:
         config = member.network.config
-        if config.network.class_count != len(CATEGORIES) + 1:
+        if config.network.class_count != CLASS_COUNT:
             raise InferenceError(f"{member.path}: {config.network.class_count} classes, not background and two lungs; "
                                  "leave it out")
         if config.laterality != first.network.config.laterality:
             raise InferenceError(f"{member.path}: laterality {config.laterality}, but {first.path} has "
                                  f"{first.network.config.laterality}; bag weights of one kind only")
-    users = Counter(id(member.network) for member in members)
-    return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
 
 
-def _load(path: str, members: Sequence[Member], networks: dict[Config, MaskRCNN]) -> Member:
+def _load(path: str, settings: Sequence[str], members: Sequence[Member], networks: dict[Config, MaskRCNN]) -> Member:
     from mask_rcnn import checkpoint
     from mask_rcnn.model import MaskRCNN
 
-    if not os.path.isfile(path):
-        raise checkpoint.CheckpointError(f"{path}: there is no such file; check the path given to --weights")
     with open(path, "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     same = next((str(member.path) for member in members if member.sha256 == sha256), None)
     if same:
         raise checkpoint.CheckpointError(f"{path}: the same weights as {same}; each votes once")
-    config = checkpoint.read_config(path)
+    held = checkpoint.read_config(path)
+    try:
+        config = apply_settings(held, settings, READING_SECTIONS)
+    except ConfigError as error:
+        raise InferenceError(f"{path}: {error}") from error
     network = networks.get(config)
     if network is None:
-        networks[config] = network = MaskRCNN.load(path)
+        with _enough_memory():
+            networks[config] = network = MaskRCNN.load(path, settings=tuple(settings))
     else:
         network.load_weights(path)
     return Member(Path(path), sha256, network, network.get_weights())
@@ -154,8 +185,8 @@ def _enough_memory() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Every backend has its own exception for this, and none is worth importing the backend for.
-        if isinstance(error, MemoryError) or "ResourceExhausted" in type(error).__name__:
+        # A file that claims more than it holds is refused as that, though its numbers found no room.
+        if is_out_of_memory(error) and not isinstance(error, ValueError):
             raise InferenceError(
                 "there is too little memory; give a smaller --batch, fewer weights or --device cpu"
             ) from error

@@ -24,7 +24,7 @@ import numpy as np
 from keras import ops
 
 from mask_rcnn import checkpoint, losses
-from mask_rcnn.config import Config, DetectionConfig
+from mask_rcnn.config import READING_SECTIONS, Config, DetectionConfig, apply_settings
 from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
 from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
 from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
@@ -222,13 +222,19 @@ class MaskRCNN:
             self.network.jit_compile = jit_compile
 
     @classmethod
-    def load(cls, path: str | Path, jit_compile: bool | str = "auto") -> MaskRCNN:
+    def load(cls, path: str | Path, jit_compile: bool | str = "auto", settings: Sequence[str] = ()) -> MaskRCNN:
         """Builds and fills the model that a weights file describes; files of the reference implementation load too.
+
+        Args:
+            settings: KEY=VALUE each, such as ``detection.min_score=0.5``, in place of what the file says; sections
+                ``detection`` and ``bag``, on which no weight depends.
 
         Raises:
             checkpoint.CheckpointError: the file is absent, torn, no weights file, or does not fit.
+            config.ConfigError: a setting is wrong.
         """
-        model = cls(checkpoint.read_config(path), jit_compile=jit_compile)
+        config = apply_settings(checkpoint.read_config(path), settings, READING_SECTIONS)
+        model = cls(config, jit_compile=jit_compile)
         model.load_weights(path)
         return model
 

@@ -3,28 +3,32 @@
 What it writes, for member K of the config NAME:
 
 - ``models/NAME_K.weights.h5``, the weights in 16 bits with their config inside, and ``models/NAME_K.yaml``, the config
-- ``runs/NAME_K/last.weights.h5``, the state after the last whole epoch, and beside it TensorBoard's event files
+- ``runs/NAME_K``, as ``training_run`` says, with TensorBoard's event files
+
+On one machine a training that was stopped and gone on with ends with the same bytes as one that was not.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import h5py
 import numpy as np
 import yaml
 
-from mask_rcnn import checkpoint
+from mask_rcnn import checkpoint, imagenet, training_run
 from mask_rcnn.checkpoint import CheckpointError
 from mask_rcnn.coco import CATEGORIES, DatasetError
-from mask_rcnn.config import Config, ConfigError, config_to_dict, load_config
+from mask_rcnn.config import READING_SECTIONS, Config, ConfigError, differing_keys, learned_part, load_config
 from mask_rcnn.devices import DeviceError, choose_device
+from mask_rcnn.files import remove_partials_of, write_bytes
+from mask_rcnn.memory import is_out_of_memory
+from mask_rcnn.run import RunError, sole_run
+from mask_rcnn.training_run import TrainingError
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -36,15 +40,12 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
 
-class TrainingError(ValueError):
-    """A training that cannot go on; the message says why and what to do."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 where nothing could be done, 130 where it was stopped."""
     arguments = _parse(argv)
     try:
-        config = load_config(arguments.config)
+        config = load_config(arguments.config, arguments.settings)
+        _refuse_bad_weights(arguments.weights)
         members = range(1, config.bag.members + 1) if arguments.member is None else [arguments.member]
         if not 1 <= members[0] <= config.bag.members:
             raise ConfigError(f"--member {members[0]}: the bag has members 1 to {config.bag.members}")
@@ -54,13 +55,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             films = Films(config)
         for member in waiting:
             train_member(config, member, films, arguments.out, arguments.runs, arguments.weights)
-    except (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError) as error:
+    except (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError, RunError) as error:
         return _fail(error)
     except OSError as error:
         return _fail(f"{error.filename or arguments.out}: {error.strerror or error}; the same command goes on")
     except KeyboardInterrupt:
         print("train: stopped; the same command goes on after the last whole epoch", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return _fail("too little memory; set training.batch_size lower, or network.image_size or the networks' channels")
     return 0
 
 
@@ -70,6 +75,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--member", type=int, metavar="K", help="this member alone, from 1 (default: all)")
     parser.add_argument("--weights", type=Path, metavar="FILE",
                         help="weights to start from, or imagenet for the ResNet's alone (default: random ones)")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
+                        help="a value in place of the config's, such as training.batch_size=4; may be given several times")
     parser.add_argument("--out", type=Path, default=Path("models"), help="where the weights go (default: models)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="checkpoints and TensorBoard (default: runs)")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
@@ -81,6 +88,13 @@ def _fail(reason: object) -> int:
     return 1
 
 
+def _refuse_bad_weights(path: Path | None) -> None:
+    """Raises CheckpointError before any work where the weights to start from are not there, or are torn."""
+    if path is not None and str(path) != imagenet.NAME:
+        with checkpoint.open_weights(path):
+            pass
+
+
 def _is_done(config: Config, weights: Path) -> bool:
     """Whether the member's final weights are there.
 
@@ -89,9 +103,14 @@ def _is_done(config: Config, weights: Path) -> bool:
     """
     if not weights.exists():
         return False
-    if checkpoint.read_config(weights) != config:
+    held = checkpoint.read_config(weights)
+    if learned_part(held) != learned_part(config):
         raise TrainingError(f"{weights}: trained with another config; move it away or give this config another name")
     print(f"{weights}: already trained; delete it to train it again")
+    differing = differing_keys(config, held, READING_SECTIONS)
+    if differing:
+        print(f"{weights}: keeps its own {', '.join(differing)}; inference.py --set {differing[0]}=VALUE changes such "
+              "values without training")
     return True
 
 
@@ -128,28 +147,41 @@ def train_member(
 
     Raises:
         CheckpointError: the weights to start from, or the checkpoint to go on from, cannot be used.
-        TrainingError: the checkpoint is another config's, or a loss is no longer finite.
+        TrainingError: the checkpoint is another config's, or was begun with other films or weights; or a loss is no longer
+            finite.
     """
+    run = runs / f"{config.name}_{member}"
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_run(run):
+        for ending in (checkpoint.ENDING, ".yaml"):  # other members may be written to the same folder
+            remove_partials_of(out / f"{run.name}{ending}")
+        _train_member(config, member, films, out, run, initial_weights)
+
+
+def _train_member(
+    config: Config, member: int, films: Films, out: Path, run: Path, initial_weights: Path | None
+) -> None:
     import keras
 
     from mask_rcnn.data import TrainingBatches
     from mask_rcnn.model import MaskRCNN
 
-    name = f"{config.name}_{member}"
-    run = runs / name
-    last = run / "last.weights.h5"
-    resumed = _epochs_done(config, last)
+    name, own = run.name, films.of_member(member)
+    begun = training_run.beginning(own, films.validation, initial_weights)
+    done = training_run.read_progress(run, config, begun)
+    training_run.cut_log(run, done.epochs)
+    last = training_run.checkpoint_path(run)
     seed = config.seed + member
     keras.utils.set_random_seed(seed)
     model = MaskRCNN(config, config.training.precision)
-    if resumed:
+    if done.epochs:
         model.load_weights(last)
-        print(f"{name}: going on after epoch {resumed}")
+        print(f"{name}: going on after epoch {done.epochs}")
     elif initial_weights is not None:
         print(f"{name}: starting from {initial_weights}", flush=True)
         for line in checkpoint.start_from(model.network, initial_weights):
             print(f"{name}: {line}")
-    own = films.of_member(member)
+    training_run.restore_random_state(model, done.random_state)
     different = len({film.record.path for film in own})
     print(f"{name}: {len(own)} training films, {different} of them different; {len(films.validation)} to validate on")
 
@@ -169,37 +201,28 @@ def train_member(
     ]
     validation = TrainingBatches(films.validation, config, seed, augment=False) if films.validation else None
     for first, end, layers, rate in stages:
-        start = max(first, resumed)
+        start = max(first, done.epochs)
         if start >= end:
             continue
         batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
         model.compile(_schedule(config, rate, (end - first) * len(batches)), layers)
-        if resumed > first:
+        if done.epochs > first:
             checkpoint.resume(model.network, last)  # once more: in the middle of a stage its optimiser goes on as well
-        callbacks = _callbacks(model, films.validation, run, last)
+        callbacks = _callbacks(model, films.validation, run, begun)
         model.fit_stage(batches, validation, start, end, callbacks, verbose=1 if sys.stdout.isatty() else 2)
-    notes = {
+    notes = {  # nothing that a stopped training would say otherwise
         "command": " ".join(sys.argv),
         "member": member,
         "films": different,
+        "begun_with": begun,
         "laterality": config.laterality,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
     }
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{name}.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False), encoding="utf-8")
+    told = yaml.safe_dump(checkpoint.config_in_file(config), sort_keys=False, allow_unicode=True)
+    write_bytes(out / f"{name}.yaml", told.encode("utf-8"))
     checkpoint.save(model.network, config, out / f"{name}.weights.h5", notes=notes)
     print(f"{name}: written to {out / f'{name}.weights.h5'}", flush=True)
-
-
-def _epochs_done(config: Config, last: Path) -> int:
-    """How many epochs the checkpoint holds; 0 where there is none."""
-    if not last.exists():
-        return 0
-    if checkpoint.read_config(last) != config:
-        raise TrainingError(f"{last}: left by another config of this name; delete {last.parent} or rename the config")
-    with h5py.File(last, "r") as file:
-        return int(json.loads(file.attrs["notes"])["epochs"])
 
 
 def _schedule(config: Config, rate: float, steps: int) -> Any:
@@ -208,7 +231,9 @@ def _schedule(config: Config, rate: float, steps: int) -> Any:
     return keras.optimizers.schedules.CosineDecay(rate, steps) if config.training.schedule == "cosine" else rate
 
 
-def _callbacks(model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, last: Path) -> list[Any]:
+def _callbacks(
+    model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, begun: Mapping[str, str]
+) -> list[Any]:
     """What is done after every step and epoch; the order matters: what is measured first is logged and kept after."""
     import keras
 
@@ -224,11 +249,8 @@ def _callbacks(model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, l
 
     def keep(epoch: int, logs: Mapping[str, float] | None = None) -> None:
         scores = {key: round(float(value), 5) for key, value in (logs or {}).items()}
-        checkpoint.save(model.network, model.config, last, half=False, notes={"epochs": epoch + 1, **scores})
-        with (run / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps({"epoch": epoch + 1, **scores}) + "\n")
+        training_run.keep_epoch(model, run, epoch + 1, scores, begun)
 
-    run.mkdir(parents=True, exist_ok=True)
     return [
         keras.callbacks.LambdaCallback(on_train_batch_end=refuse_infinite),
         keras.callbacks.LambdaCallback(on_epoch_end=measure),

@@ -23,6 +23,12 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+# Of our files, in their attribute "format"; a file without it has 1. Bump it when an older program would misread a file, and
+# migrate the older ones where they are read.
+#   1  the configuration holds create_dataset.py's thresholds, as ``quality``
+#   2  it does not
+FORMAT = 2
+
 # By layer and variable: {"conv1": {"kernel": ..., "bias": ...}}; what stands there has a dtype, a shape and numbers.
 Layers = Mapping[str, Mapping[str, "h5py.Dataset | np.ndarray"]]
 Arrays = dict[str, dict[str, np.ndarray]]
@@ -49,6 +55,8 @@ class WeightsFile(NamedTuple):
     layers: Layers
     is_legacy: bool  # of Keras 2
     config: Any  # the attribute of this name, JSON in our files; None where there is none
+    notes: Any  # likewise
+    format: int  # 1 to FORMAT; of files of Keras 2 it says nothing
 
 
 @contextlib.contextmanager
@@ -56,7 +64,8 @@ def open_weights(path: str | Path) -> Iterator[WeightsFile]:
     """Opens a file of either layout; its numbers can be read while it is open.
 
     Raises:
-        CheckpointError: the file is absent, no HDF5, torn, holds no layers, or keeps their numbers elsewhere.
+        CheckpointError: the file is absent, no HDF5, torn, of a newer program, holds no layers, or keeps their numbers
+            elsewhere.
     """
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: there is no such file; check the path")
@@ -73,6 +82,10 @@ def open_weights(path: str | Path) -> Iterator[WeightsFile]:
 
 
 def _contents(path: str | Path, file: h5py.File) -> WeightsFile:
+    number = int(_attribute(file, "format")) if "format" in file.attrs else 1
+    if number > FORMAT:
+        raise CheckpointError(f"{path}: written by a newer program (format {number}; this one reads up to {FORMAT}); "
+                              "update the program")
     nodes: dict[str, h5py.HLObject] = {}
     file.visititems(nodes.__setitem__)  # which passes links by
     root = nodes.get("model_weights", file)  # so far down in a file saved as a whole model
@@ -81,7 +94,8 @@ def _contents(path: str | Path, file: h5py.File) -> WeightsFile:
     if not layers:
         raise CheckpointError(f"{path}: holds no Mask R-CNN of this program or of the reference; give models/*.weights.h5")
     _refuse_what_is_not_there(path, layers)
-    return WeightsFile(layers, is_legacy, _attribute(file, "config") if "config" in file.attrs else None)
+    config, notes = (_attribute(file, name) if name in file.attrs else None for name in ("config", "notes"))
+    return WeightsFile(layers, is_legacy, config, notes, number)
 
 
 def one_line(error: Exception) -> str:

@@ -21,11 +21,11 @@ FLOORS = (
     {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
      "alignment", "duplicates", "legacy", "records", "finding", "chest", "quality", "formats", "journal", "memory",
      "progress", "run", "version", "folders", "patients", "patient_tables", "outlines", "sides", "dicom_file",
-     "dicom_pixels", "mending", "orientation"},
+     "dicom_pixels", "mending", "orientation", "strict_yaml"},
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},
-    {"train_command", "inference_command", "results", "devices"},
+    {"train_command", "training_run", "inference_command", "results", "devices"},
 )
 FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}
 

@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 from keras_2 import write_legacy
 
+import mask_rcnn
 from mask_rcnn import checkpoint
 from mask_rcnn.checkpoint import CLASS_HEADS, CheckpointError
-from mask_rcnn.config import Config, config_from_dict, config_to_dict
+from mask_rcnn.config import Config, ConfigError, config_from_dict, config_to_dict, learned_part
 from mask_rcnn.model import MaskRCNN
+from mask_rcnn.weights_file import FORMAT
 
 SIZES = {
     "backbone": "resnet26",
@@ -102,6 +104,42 @@ class TestOwnFiles:
         with h5py.File(saved) as file:
             assert {"config", "notes"} <= set(file.attrs) and "optimizer" not in file
             assert json.loads(file.attrs["notes"]) == {}
+            assert file.attrs["format"] == FORMAT == 2 and file.attrs["program"] == mask_rcnn.__version__
+            assert "quality" not in json.loads(file.attrs["config"]), "no network depends on create_dataset.py's thresholds"
+
+    def test_of_the_first_format_are_read(self, saved: Path, model: MaskRCNN) -> None:
+        """It said nothing of its format and held the thresholds of create_dataset.py, whatever they were called."""
+        with h5py.File(saved, "a") as file:
+            del file.attrs["format"], file.attrs["program"]
+            values = json.loads(file.attrs["config"])
+            file.attrs["config"] = json.dumps(values | {"quality": {"min_area": 0.1, "of_old": 3}})
+        assert checkpoint.read_config(saved) == model.config
+        assert_equal_weights(MaskRCNN.load(saved), model, np.float16)
+
+    def test_that_ship_are_read(self) -> None:
+        for path in (Path(__file__).resolve().parent.parent / "models").glob("*.weights.h5"):
+            assert checkpoint.read_config(path).name == "lungs_small"
+
+    def test_have_the_same_bytes_whatever_was_built_before(self, model: MaskRCNN, saved: Path, tmp_path: Path) -> None:
+        """Keras numbers layers over all networks of a process."""
+        again, path = build(), tmp_path / "again.weights.h5"
+        again.set_weights(model.get_weights())
+        again.save(path)
+        assert path.read_bytes() == saved.read_bytes()
+
+    def test_give_their_notes_back(self, model: MaskRCNN, saved: Path, tmp_path: Path) -> None:
+        path = tmp_path / "notes.weights.h5"
+        checkpoint.save(model.network, model.config, path, notes={"member": 3})
+        assert checkpoint.read_notes(path) == {"member": 3}
+        with h5py.File(saved, "a") as file:
+            file.attrs["notes"] = "{"
+        assert "holds no notes that can be read" in refusal(checkpoint.read_notes, saved)
+
+    def test_are_loaded_with_other_settings(self, saved: Path, model: MaskRCNN) -> None:
+        config = MaskRCNN.load(saved, settings=["detection.min_score=0.1"]).config
+        assert config.detection.min_score == 0.1 and learned_part(config) == learned_part(model.config)
+        with pytest.raises(ConfigError, match="network.image_size cannot be changed here; detection, bag can"):
+            MaskRCNN.load(saved, settings=["network.image_size=64"])
 
     def test_revive_the_whole_configuration(self, tmp_path: Path) -> None:
         values = {
@@ -237,6 +275,18 @@ class TestBadFiles:
             file.attrs["config"] = json.dumps(values)
         message = refusal(MaskRCNN.load, saved)
         assert "its network.box_head_channels is 1000000000, its weights' 12" in message
+
+    def test_a_newer_format(self, reader: Callable[[Path], Any], saved: Path) -> None:
+        with h5py.File(saved, "a") as file:
+            file.attrs["format"] = 3
+        message = refusal(reader, saved)
+        assert message == f"{saved}: written by a newer program (format 3; this one reads up to 2); update the program"
+
+    @pytest.mark.parametrize("held", ["two", np.arange(3)])
+    def test_a_format_that_is_none(self, reader: Callable[[Path], Any], saved: Path, held: Any) -> None:
+        with h5py.File(saved, "a") as file:
+            file.attrs["format"] = held
+        assert "not an HDF5 file, or torn" in refusal(reader, saved)
 
     def test_no_configuration(self, saved: Path, model: MaskRCNN, other: MaskRCNN) -> None:
         with h5py.File(saved, "a") as file:

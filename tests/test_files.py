@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn.files import PARTIAL, remove_partials, replacing, replacing_path, write_bytes
+from mask_rcnn.files import PARTIAL, remove_partials, remove_partials_of, replacing, replacing_path, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 UID = "1.3.12.2.1107.5.3.56.20123.11.2024010508"  # 40 characters, as scanners begin the names of all their films
@@ -66,3 +66,19 @@ def test_what_a_kill_leaves_is_removed(tmp_path: Path) -> None:
         write_bytes(tmp_path / name, b"x")
     remove_partials(tmp_path)
     assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"film.png", ".hidden"}
+
+
+def test_what_a_kill_leaves_of_one_file_is_removed_alone(tmp_path: Path) -> None:
+    """As halving a weights file does, a temporary file may have one of its own."""
+    code = ("import os, sys; from pathlib import Path; from mask_rcnn.files import replacing_path\n"
+            "with replacing_path(Path(sys.argv[1])) as one, replacing_path(one, '.h5') as two:\n"
+            "    one.touch(); two.touch(); os.kill(os.getpid(), 9)")
+    for name in ("a[1].h5", "b.h5"):
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], cwd=ROOT)
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_partials_of(tmp_path / "a[1].h5")
+    assert len(left := list(tmp_path.iterdir())) == 2
+    remove_partials_of(tmp_path / "a.h5")
+    assert list(tmp_path.iterdir()) == left
+    remove_partials_of(tmp_path / "b.h5")
+    assert list(tmp_path.iterdir()) == []

@@ -34,7 +34,8 @@ def films() -> list[np.ndarray]:
 
 def test_members_of_one_config_take_turns_in_one_network(bag: list[Path], films: list[np.ndarray]) -> None:
     loaded = members.load_members([str(bag[0].parent / "?.weights.h5")])
-    assert [member.path for member in loaded] == bag
+    assert sorted(member.path for member in loaded) == bag
+    loaded = sorted(loaded, key=lambda member: member.path)
     assert loaded[0].network is loaded[1].network is not loaded[2].network
     assert [member.weights is None for member in loaded] == [False, False, True]
     found = list(members.detect(loaded, films, soft=True))
@@ -78,3 +79,68 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
         monkeypatch.setattr(loaded[0].network, step, fail)
         with pytest.raises(members.InferenceError, match="too little memory; give a smaller --batch"):
             list(members.detect(loaded, films))
+
+
+def test_the_order_they_are_given_in_changes_nothing(bag: list[Path]) -> None:
+    orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]]
+    loaded = [members.load_members([str(bag[k]) for k in order]) for order in orders]
+    hashes = [[member.sha256 for member in each] for each in loaded]
+    assert hashes[0] == hashes[1] == hashes[2] == sorted(hashes[0])
+    assert [[member.path for member in each] for each in loaded] == 3 * [[member.path for member in loaded[0]]]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("absent.weights.h5", "absent.weights.h5: there is no such file; check the path"),
+        ("absent_*.h5", "matches no file; check the pattern"),
+        ("", r"is a folder; give its files, --weights .*/\*.h5"),
+    ],
+)
+def test_what_is_not_there_stops_before_anything_is_loaded(
+    bag: list[Path], monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    monkeypatch.setattr(MaskRCNN, "load", lambda *_, **__: pytest.fail("loaded"))
+    path = bag[0].parent / given
+    with pytest.raises(members.InferenceError, match=said):
+        members.load_members([str(bag[0]), str(path)])
+
+
+def test_what_is_there_and_cannot_be_used_is_left_out(
+    bag: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torn, copy = tmp_path / "torn.weights.h5", tmp_path / "copy.weights.h5"
+    torn.write_bytes(bag[0].read_bytes()[:3000])
+    copy.write_bytes(bag[0].read_bytes())
+    assert [member.path for member in members.load_members([str(path) for path in (torn, bag[0], copy)])] == [bag[0]]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith(f"left out {torn}: ") and second.startswith(f"left out {copy}: the same weights as")
+    with pytest.raises(members.InferenceError, match="no weights that can be used"):
+        members.load_members([str(torn)])
+
+
+def test_settings_change_how_weights_are_read(bag: list[Path], films: list[np.ndarray]) -> None:
+    settings = ["detection.max_instances=2", "bag.pixels=probabilities", "bag.min_agreement=0.5"]
+    loaded = members.load_members([str(bag[0])], settings)
+    config = loaded[0].network.config
+    assert (config.detection.max_instances, config.bag.pixels, config.bag.min_agreement) == (2, "probabilities", 0.5)
+    ((found,),) = members.detect(loaded, films[:1])
+    assert len(found["scores"]) == 2 and found["masks"].dtype == np.float32
+    assert len(MaskRCNN.load(bag[0]).detect(films[:1])[0]["scores"]) > 2
+    refusals = {"network.rpn_channels=1": "cannot be changed here", "bag.pixel=votes": "did you mean bag.pixels"}
+    for setting, said in refusals.items():
+        with pytest.raises(members.InferenceError, match=said):
+            members.load_members([str(bag[0])], [setting])
+
+
+def test_the_bag_of_members_that_differ_is_said(
+    bag: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.weights.h5"
+    MaskRCNN.load(bag[1], settings=["bag.min_agreement=0.3"]).save(other)
+    loaded = members.load_members([str(bag[0]), str(other)])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "differ in bag.min_agreement" in said and "--set bag.min_agreement=VALUE" in said
+    assert f"those of {loaded[0].path} are used" in said
+    members.load_members([str(bag[0]), str(other)], ["bag.min_agreement=0.4"])
+    assert capsys.readouterr().err == ""

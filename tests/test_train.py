@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
-from mask_rcnn import train_command
-from mask_rcnn.checkpoint import read_config
-from mask_rcnn.config import load_config
+from mask_rcnn import data, train_command, training_run
+from mask_rcnn.checkpoint import CheckpointError, read_config, read_notes
+from mask_rcnn.config import QualityConfig, config_from_dict, load_config
 from mask_rcnn.losses import LOSS_NAMES
 from mask_rcnn.model import MaskRCNN
 
@@ -34,87 +45,271 @@ TINY = {
     "proposals": {"before_nms": 100, "training_count": 16, "inference_count": 16},
     "targets": {"rois_per_image": 12, "positive_fraction": 0.5, "add_ground_truth": True},
     "detection": {"min_score": 0.0},
-    "data": {"sources": [str(PHANTOMS)]},
-    "training": {"heads_epochs": 1, "all_epochs": 2, "batch_size": 4, "optimiser": "adam", "schedule": "cosine"},
-    "bag": {"members": 2, "min_votes": 1},
+    "data": {"sources": [str(PHANTOMS)], "members": "all"},  # so that members differ by their seeds alone
+    "training": {
+        "heads_epochs": 1,
+        "all_epochs": 2,
+        "batch_size": 4,
+        "optimiser": "adam",
+        "schedule": "cosine",
+        "all_learning_rate_factor": 0.5,
+        "augmentation": {"rotation": 5, "apparatus": 0.5},
+    },
+    "bag": {"members": 1, "min_votes": 1},
 }
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], dict[str, int]]:
-    """A training of two members, stopped once in the second stage of member 1 and started again."""
-    folder = tmp_path_factory.mktemp("training")
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY))
-    command = ["--config", str(config), "--out", str(folder / "models"), "--runs", str(folder / "runs"), "--device", "cpu"]
-    measured = train_command.validation_dice
-    calls = 0
+Trained = tuple[Path, list[str], list[int]]  # folder, arguments, what the command returned each time
 
-    def stop_in_epoch_2(*arguments: object) -> dict[str, float]:
-        nonlocal calls
-        calls += 1
-        if calls == 2:
-            raise KeyboardInterrupt
-        return measured(*arguments)  # type: ignore[arg-type]
+
+def write_config(path: Path, **changes: object) -> Path:
+    """TINY with other values; a mapping's are set within the section."""
+    values: dict[str, Any] = dict(TINY)
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def command_in(folder: Path, config: Path | None = None) -> list[str]:
+    config = config or write_config(folder / "tiny.yaml")
+    return ["--config", str(config), "--out", str(folder / "models"), "--runs", str(folder / "runs"), "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A training that nothing disturbed; what they were shown lies in ``shown.json``."""
+    folder = tmp_path_factory.mktemp("training")
+    command, shown, change = command_in(folder), [], data.augment
+
+    def note(*arguments: Any) -> Any:
+        film, labels = change(*arguments)
+        shown.append(hashlib.sha256(film.tobytes()).hexdigest())
+        return film, labels
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_command, "validation_dice", stop_in_epoch_2)
-        stopped = train_command.main(command)
-        finished = train_command.main(command)
-    return folder, command, {"stopped": stopped, "finished": finished}
+        patch.setattr(data, "augment", note)
+        codes = [train_command.main(command)]
+    (folder / "shown.json").write_text(json.dumps(shown))
+    return folder, command, codes
 
 
-def test_a_stopped_training_goes_on_after_its_last_whole_epoch(trained: tuple[Path, list[str], dict[str, int]]) -> None:
-    folder, _, codes = trained
-    assert codes == {"stopped": 130, "finished": 0}
-    for member in (1, 2):
-        log = (folder / "runs" / f"tiny_{member}" / "log.jsonl").read_text().splitlines()
-        assert [json.loads(line)["epoch"] for line in log] == [1, 2, 3]
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The same training, stopped in its second stage and gone on with."""
+    folder = tmp_path_factory.mktemp("stopped")
+    command, codes, save = command_in(folder), [], training_run.checkpoint.save
+    log = folder / "runs" / "tiny_1" / "log.jsonl"
+
+    def stop_in_epoch_3(*arguments: Any, **more: Any) -> None:
+        if more["notes"].get("epochs") == 3:
+            raise KeyboardInterrupt
+        save(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_run.checkpoint, "save", stop_in_epoch_3)
+        codes.append(train_command.main(command))
+    assert len(log.read_bytes().splitlines()) == 3, "ahead of the checkpoint, which holds 2 epochs"
+    log.write_bytes(log.read_bytes() + b'{"epoch": 4, "lo')  # as a kill or a full disk leaves it
+    codes.append(train_command.main(command))
+    return folder, command, codes
 
 
-def test_the_weights_carry_their_config_and_load(trained: tuple[Path, list[str], dict[str, int]]) -> None:
+def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(trained: Trained, stopped: Trained) -> None:
+    """Optimiser and schedule, what RoIs are sampled, order and changes of the films and batch normalisation all go on."""
+    assert trained[2] == [0] and stopped[2] == [130, 0]
+    for name in ("models/tiny_1.weights.h5", "models/tiny_1.yaml", "runs/tiny_1/log.jsonl"):
+        assert (stopped[0] / name).read_bytes() == (trained[0] / name).read_bytes(), name
+
+
+def test_each_epoch_shows_its_films_otherwise(trained: Trained) -> None:
+    shown = json.loads((trained[0] / "shown.json").read_text())
+    assert len(shown) == 3 * (len(shown) // 3) >= 3 * 12, "three epochs"
+    # A film may come twice in an epoch, to fill the last batch, but is never changed twice in one way.
+    assert len(set(shown)) == len(shown)
+
+
+def test_the_weights_carry_their_config_and_load(trained: Trained) -> None:
     folder, _, _ = trained
     config = load_config(folder / "tiny.yaml")
-    for member in (1, 2):
-        path = folder / "models" / f"tiny_{member}.weights.h5"
-        assert read_config(path) == config
-        assert load_config(path.with_name(f"tiny_{member}.yaml")) == config
-    assert MaskRCNN.load(folder / "models" / "tiny_1.weights.h5").config == config
+    path = folder / "models" / "tiny_1.weights.h5"
+    assert read_config(path) == config
+    told = yaml.safe_load(path.with_name("tiny_1.yaml").read_text())
+    assert "quality" not in told and load_config(path.with_name("tiny_1.yaml")) == config
+    assert MaskRCNN.load(path).config == config
 
 
 def test_a_training_killed_before_its_weights_were_written_writes_them(
-    trained: tuple[Path, list[str], dict[str, int]], capsys: pytest.CaptureFixture[str]
+    trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, command, _ = trained
-    path = folder / "models" / "tiny_2.weights.h5"
-    before = MaskRCNN.load(path).network.get_weights()
+    path = folder / "models" / "tiny_1.weights.h5"
+    before = path.read_bytes()
     path.unlink()
     assert train_command.main(command) == 0
-    assert "tiny_2: going on after epoch 3" in capsys.readouterr().out
-    for old, new in zip(before, MaskRCNN.load(path).network.get_weights(), strict=True):
-        np.testing.assert_array_equal(old, new)
+    assert "tiny_1: going on after epoch 3" in capsys.readouterr().out
+    assert path.read_bytes() == before
+
+
+def test_settings_on_which_no_weight_depends_may_change(
+    trained: Trained, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither what is trained nor the checkpoint is refused; the file keeps what it says of them."""
+    folder, command, _ = trained
+    path = folder / "models" / "tiny_1.weights.h5"
+    before = path.read_bytes()
+    changes = ["--set", "bag.min_agreement=0.5", "--set", "detection.min_score=0.1", "--set", "quality.min_area=0.01"]
+    assert train_command.main([*command, *changes]) == 0
+    said = capsys.readouterr().out
+    assert f"{path}: already trained" in said and path.read_bytes() == before
+    assert f"{path}: keeps its own detection.min_score, bag.min_agreement; inference.py --set detection.min_score=" in said
+    path.unlink()
+    assert train_command.main([*command, *changes]) == 0
+    config = read_config(path)
+    assert config.bag.min_agreement == 0.5 and config.detection.min_score == 0.1 and config.quality == QualityConfig()
+    path.write_bytes(before)
+    capsys.readouterr()
+    # Of a larger bag the first members are trained already.
+    assert train_command.main([*command, "--set", "bag.members=7", "--member", "1"]) == 0
+    assert "already trained" in capsys.readouterr().out
+    assert train_command.main([*command, "--set", "training.batch_size=2"]) == 1
+    assert "another config" in capsys.readouterr().err
+
+
+def test_a_training_goes_on_with_what_it_was_begun_with(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The phantoms moved are the same films; a changed mask and other weights are said."""
+    runs = tmp_path / "runs"
+    shutil.copytree(trained[0] / "runs", runs)
+    shutil.copytree(PHANTOMS, tmp_path / "phantoms", ignore=shutil.ignore_patterns("*.py"))
+    config = load_config(trained[0] / "tiny.yaml")
+    moved = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(str(tmp_path / "phantoms"),)))
+    films, same = train_command.Films(config), train_command.Films(moved)
+    begun = training_run.beginning(films.of_member(1), films.validation, None)
+    assert training_run.beginning(same.of_member(1), same.validation, None) == begun
+    assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
+
+    mask = tmp_path / "phantoms" / "masks" / films.of_member(1)[0].record.path.name
+    pixels = np.array(Image.open(mask))
+    pixels[:200] = 0
+    Image.fromarray(pixels).save(mask)
+    other = train_command.Films(moved)
+    changed = training_run.beginning(other.of_member(1), other.validation, None)
+    assert changed["validation_films"] == begun["validation_films"]
+    remedy = f"or delete {runs / 'tiny_1'} to begin anew"
+    with pytest.raises(training_run.TrainingError, match=f"begun with other training films; bring .*{remedy}"):
+        training_run.read_progress(runs / "tiny_1", config, changed)
+
+    (tmp_path / "models").mkdir()
+    weights = trained[0] / "models" / "tiny_1.weights.h5"
+    command = ["--config", str(trained[0] / "tiny.yaml"), "--out", str(tmp_path / "models"), "--runs", str(runs)]
+    assert train_command.main([*command, "--device", "cpu", "--weights", str(weights)]) == 1
+    error = capsys.readouterr().err
+    assert "begun with other initial weights (random ones, not " in error and remedy in error and error.count("\n") == 1
+
+
+def test_a_checkpoint_of_an_older_program_is_gone_on_from(
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "tiny_1"
+    shutil.copytree(trained[0] / "runs" / "tiny_1", run)
+    config = load_config(trained[0] / "tiny.yaml")
+    with h5py.File(run / "last.weights.h5", "a") as file:
+        del file.attrs["format"], file.attrs["program"]
+        file.attrs["notes"] = json.dumps({"epochs": 2})
+    assert training_run.read_progress(run, config, {}) == training_run.Progress(2, None)
+    assert "does not tell its films and first weights; going on" in capsys.readouterr().out
+    with h5py.File(run / "last.weights.h5", "a") as file:
+        file.attrs["notes"] = "{}"
+    with pytest.raises(CheckpointError, match="does not tell its epochs; delete"):
+        training_run.read_progress(run, config, {})
 
 
 def test_tensorboard_holds_the_losses_the_learning_rate_and_the_dice(
-    trained: tuple[Path, list[str], dict[str, int]],
+    trained: Trained,
 ) -> None:
+    import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, _, _ = trained
     tags: set[str] = set()
     for part in ("train", "validation"):
-        events = EventAccumulator(str(folder / "runs" / "tiny_2" / part))
+        events = EventAccumulator(str(folder / "runs" / "tiny_1" / part))
         events.Reload()
         tags |= {f"{part}/{tag}" for tag in events.Tags()["tensors"]}
     for name in ("loss", *LOSS_NAMES):
         assert f"train/epoch_{name}" in tags
         assert f"validation/epoch_{name}" in tags
-    assert "train/epoch_learning_rate" in tags
     assert "validation/epoch_dice" in tags
+    events = EventAccumulator(str(folder / "runs" / "tiny_1" / "train"))
+    events.Reload()
+    rates = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_learning_rate")]
+    # A cosine over each stage, read at the end of each epoch; the second stage has half the rate.
+    assert rates == pytest.approx([0, 0.00025, 0], abs=1e-9)
+
+
+def test_the_dice_to_validate_by() -> None:
+    """Of each lung the best detection counts; one not found counts 0, and one that the film does not show not at all."""
+    both, left = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    both[:, :4], both[:, 4:], left[:, 4:] = 2, 1, 1
+    wrong, half = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
+    half[:4, 4:] = True
+    found = [
+        {"class_ids": np.array([1, 1]), "masks": np.stack([half, both == 1], axis=-1)},  # the second has the lower score
+        {"class_ids": np.array([2, 1]), "masks": np.stack([wrong, left == 1], axis=-1)},
+    ]
+    model = SimpleNamespace(detect=lambda films: [found[int(film[0, 0])] for film in films])
+    films = [SimpleNamespace(film=np.full((8, 8), k, np.uint8), labels=labels) for k, labels in enumerate((both, left))]
+    scores = train_command.validation_dice(model, films)  # type: ignore[arg-type]
+    half_dice = 2 * 16 / (16 + 32)
+    assert scores == pytest.approx({
+        "val_dice": (half_dice + 1 + 0) / 3, "val_dice_left_lung": (half_dice + 1) / 2, "val_dice_right_lung": 0})
+    empty = SimpleNamespace(film=films[1].film, labels=np.zeros((8, 8), np.uint8))
+    assert train_command.validation_dice(model, [empty]) == {}  # type: ignore
+
+
+KEEP_ON = """
+import itertools, pathlib, sys
+import test_train
+from mask_rcnn import training_run
+from mask_rcnn.config import config_from_dict
+from mask_rcnn.model import MaskRCNN
+run, model = pathlib.Path(sys.argv[1]), MaskRCNN(config_from_dict(test_train.TINY))
+model.compile(0.001)
+for epoch in itertools.count(1):
+    training_run.keep_epoch(model, run, epoch, {"loss": epoch / 2}, {"weights": "random ones"})
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint_and_log(tmp_path: Path) -> None:
+    tests = Path(__file__).resolve().parent
+    paths = os.pathsep.join([str(tests), str(tests.parent)])
+    writer = subprocess.Popen([sys.executable, "-c", KEEP_ON, str(tmp_path)], env={**os.environ, "PYTHONPATH": paths})
+    log = tmp_path / "log.jsonl"
+    try:
+        while not log.exists() or len(log.read_bytes().splitlines()) < 3:
+            assert writer.poll() is None
+            time.sleep(0.005)
+        time.sleep(np.random.default_rng().uniform(0, 0.2))
+    finally:
+        writer.kill()
+        writer.wait()
+    config = config_from_dict(TINY)
+    begun = {"weights": "random ones", "training_films": "", "validation_films": ""}
+    with pytest.raises(training_run.TrainingError, match="other training films"):
+        training_run.read_progress(tmp_path, config, begun)
+    epochs = read_notes(tmp_path / "last.weights.h5")["epochs"]
+    assert epochs >= 2
+    model = MaskRCNN(config)
+    model.load_weights(tmp_path / "last.weights.h5")
+    training_run.cut_log(tmp_path, epochs)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert lines == [{"epoch": epoch, "loss": epoch / 2} for epoch in range(1, epochs + 1)]
 
 
 def test_trained_members_are_left_alone(
-    trained: tuple[Path, list[str], dict[str, int]], capsys: pytest.CaptureFixture[str]
+    trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, command, _ = trained
     before = (folder / "models" / "tiny_1.weights.h5").stat().st_mtime_ns
@@ -124,11 +319,10 @@ def test_trained_members_are_left_alone(
 
 
 def test_weights_of_another_config_are_not_overwritten(
-    trained: tuple[Path, list[str], dict[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, command, _ = trained
-    other = tmp_path / "tiny.yaml"
-    other.write_text(yaml.safe_dump({**TINY, "seed": 7}))
+    other = write_config(tmp_path / "tiny.yaml", seed=7)
     assert train_command.main(["--config", str(other), *command[2:]]) == 1
     assert "another config" in capsys.readouterr().err
 
@@ -138,63 +332,93 @@ def test_weights_of_another_config_are_not_overwritten(
     [
         ({"data": {"sources": ["/nowhere/dataset.json"]}}, "/nowhere/dataset.json: there is no such file"),
         ({"training": {"lerning_rate": 1}}, "unknown key training.lerning_rate"),
+        ({"network": {"class_count": 4}}, "network.class_count must be 3"),
+        ({"name": "a/b"}, "name must be a plain file name"),
     ],
 )
 def test_what_cannot_be_done_gets_one_line(
-    change: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    change: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump({**TINY, **change}))
-    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
-    assert train_command.main(["--config", str(config), *folders]) == 1
+    assert train_command.main(command_in(tmp_path, write_config(tmp_path / "tiny.yaml", **change))) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "models").exists()
 
 
+def test_wrong_settings_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train_command.main([*command_in(tmp_path), "--set", "bag.min_agrement=1"]) == 1
+    error = capsys.readouterr().err
+    assert "did you mean bag.min_agreement?" in error and error.count("\n") == 1
+
+
+def test_weights_that_are_not_there_stop_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_command, "Films", lambda config: pytest.fail("films are read"))
+    for weights in (tmp_path / "absent.h5", tmp_path):
+        assert train_command.main([*command_in(tmp_path), "--weights", str(weights)]) == 1
+        assert capsys.readouterr().err == f"train: {weights}: there is no such file; check the path\n"
+
+
+def test_too_little_memory_gets_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill_memory(config: object) -> None:
+        np.zeros((2**20, 2**20, 4))
+
+    monkeypatch.setattr(train_command, "Films", fill_memory)
+    assert train_command.main(command_in(tmp_path)) == 1
+    error = capsys.readouterr().err
+    assert "too little memory; set training.batch_size lower" in error and error.count("\n") == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hot = write_config(tmp_path / "hot.yaml", training={
+        "optimiser": "sgd", "schedule": "constant", "learning_rate": 1e30, "heads_epochs": 0, "all_epochs": 1})
+    assert train_command.main([*command_in(tmp_path, hot), "--member", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "a loss is not finite at step " in error and "lower training.learning_rate" in error and error.count("\n") == 1
+    assert not list((tmp_path / "models").iterdir()) and not (tmp_path / "runs" / "tiny_1" / "last.weights.h5").exists()
+
+
 def test_weights_to_start_from_must_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY))
     torn = tmp_path / "torn.weights.h5"
     torn.write_bytes(b"no HDF5")
-    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
-    assert train_command.main(["--config", str(config), "--weights", str(torn), *folders]) == 1
+    assert train_command.main([*command_in(tmp_path), "--weights", str(torn)]) == 1
     assert f"{torn}: not an HDF5 file" in capsys.readouterr().err
 
 
 def test_imagenet_has_taught_no_trunk_of_this_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump(TINY))
-    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
-    assert train_command.main(["--config", str(config), "--weights", "imagenet", *folders]) == 1
+    assert train_command.main([*command_in(tmp_path), "--weights", "imagenet"]) == 1
     error = capsys.readouterr().err
     assert error.startswith("train: imagenet: there are no such weights for resnet26 of backbone_width 4; set")
     assert error.count("\n") == 1
 
 
-def test_a_training_starts_from_weights_of_other_classes(
-    trained: tuple[Path, list[str], dict[str, int]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_members_start_from_weights_of_other_classes_and_learn_by_seeds_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The heads for the classes are new, and learn first: in the first stage the trunk stays as it was given."""
-    start, config = trained[0] / "models" / "tiny_1.weights.h5", tmp_path / "four.yaml"
-    values = {
-        **TINY,
-        "name": "four",
-        "network": {**TINY["network"], "class_count": 4},  # type: ignore[dict-item]
-        "training": {**TINY["training"], "all_epochs": 0},  # type: ignore[dict-item]
-    }
-    config.write_text(yaml.safe_dump(values))
-    folders = ["--out", str(tmp_path / "models"), "--runs", str(tmp_path / "runs"), "--device", "cpu"]
-    assert train_command.main(["--config", str(config), "--member", "1", "--weights", str(start), *folders]) == 0
+    start = tmp_path / "four.weights.h5"
+    MaskRCNN(config_from_dict({**TINY, "network": {**TINY["network"], "class_count": 4}})).save(start)  # type: ignore
+    config = write_config(tmp_path / "tiny.yaml", training={"all_epochs": 0}, bag={"members": 2})
+    assert train_command.main([*command_in(tmp_path, config), "--weights", str(start)]) == 0
     said = capsys.readouterr().out
-    assert f"four_1: starting from {start}\n" in said
-    left_out = "left out mrcnn_class_logits, mrcnn_bbox_fc, mrcnn_mask: the file has 3 classes, the config 4"
-    assert f"four_1: {left_out}\n" in said
+    assert f"tiny_1: starting from {start}\n" in said
+    left_out = "left out mrcnn_class_logits, mrcnn_bbox_fc, mrcnn_mask: the file has 4 classes, the config 3"
+    assert f"tiny_1: {left_out}\n" in said
+    trained = [tmp_path / "models" / f"tiny_{member}.weights.h5" for member in (1, 2)]
+    first, second = (read_notes(path)["begun_with"] for path in trained)
+    assert first == second and first["weights"] == hashlib.sha256(start.read_bytes()).hexdigest()
     assert "random weights" not in said
-    before, after = (MaskRCNN.load(path).network.named_layers() for path in (start, tmp_path / "models/four_1.weights.h5"))
+    before, after = (MaskRCNN.load(path).network.named_layers() for path in (start, trained[0]))
     changed = {
         name for name, layer in after.items()
         for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True) if not np.array_equal(old, new)
     }
     assert changed and all(name.startswith(("fpn_", "rpn_", "mrcnn_")) for name in changed)
+    # Films and first weights are the same: it is by their seeds that members differ.
+    other = MaskRCNN.load(trained[1]).network.named_layers()
+    for name in ("fpn_c5p5", "rpn_conv_shared", "mrcnn_mask"):
+        assert not np.array_equal(after[name].get_weights()[0], other[name].get_weights()[0]), name

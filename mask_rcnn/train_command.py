@@ -24,6 +24,7 @@ from mask_rcnn import checkpoint
 from mask_rcnn.checkpoint import CheckpointError
 from mask_rcnn.coco import CATEGORIES, DatasetError
 from mask_rcnn.config import Config, ConfigError, config_to_dict, load_config
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -42,6 +43,7 @@ class TrainingError(ValueError):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 where nothing could be done, 130 where it was stopped."""
+    forgiving_streams()
     arguments = _parse(argv)
     try:
         config = load_config(arguments.config)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from its own floor and from those below; a new module has to be given a floor.
 FLOORS = (
     {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
-     "alignment", "duplicates", "legacy", "records"},
+     "alignment", "duplicates", "legacy", "records", "backend", "console"},
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},

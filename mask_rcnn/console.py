@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 
 class _Pipe(io.FileIO):
@@ -27,13 +28,14 @@ def forgiving_streams() -> None:
         if not isinstance(stream, io.TextIOWrapper):  # None of a process that has none
             continue
         stream.reconfigure(errors="backslashreplace")
-        if stream is not getattr(sys, f"__{name}__"):
+        raw = getattr(stream.buffer, "raw", stream.buffer)
+        if stream is not getattr(sys, f"__{name}__") or not isinstance(raw, io.FileIO):  # as the console of Windows is none
             continue
         try:
             pipe = _Pipe(stream.fileno(), "w", closefd=False)
         except (OSError, ValueError):  # a closed one
             continue
-        buffer = io.BufferedWriter(pipe)
+        buffer: Any = pipe if raw is stream.buffer else io.BufferedWriter(pipe)  # python -u has no buffer
         setattr(sys, name, io.TextIOWrapper(
             buffer, stream.encoding, "backslashreplace", line_buffering=stream.line_buffering,
             write_through=stream.write_through,

@@ -61,6 +61,19 @@ def test_a_run_goes_on_when_nobody_reads_it_any_more(tmp_path: Path, where: str)
     assert (tmp_path / "end").exists()
 
 
+@pytest.mark.parametrize("unbuffered", [True, False])
+def test_what_is_printed_comes_at_once_where_it_did(unbuffered: bool) -> None:
+    """Without ``-u`` a pipe gets what is printed when the buffer is full or the process ends."""
+    code = (
+        "import os; from mask_rcnn.console import forgiving_streams; forgiving_streams();"
+        "print('printed'); os.write(1, b'written ')"
+    )
+    command = [sys.executable, *(["-u"] if unbuffered else []), "-c", code]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert shown == ("printed\nwritten " if unbuffered else "written printed\n")
+
+
 def test_streams_of_others_stay_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     text, wrapped = io.StringIO(), io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr(sys, "stdout", text)

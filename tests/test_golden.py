@@ -27,7 +27,7 @@ FIGURES: dict[str, Any] = json.loads((GOLDEN / "figures.json").read_text())
 NEEDS_TENSORFLOW = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the U-Nets run on TensorFlow alone")
 
 LEAST_DICE = 0.999
-SCORE, MEASURE, EVALUATION = 1e-2, 1e-2, 5e-4  # how far a figure may lie from the golden one
+SCORE, MEASURE, EVALUATION = 1e-2, 2e-3, 5e-4  # how far a figure may lie from the golden one
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_checks_of_a_dataset(unet: dict[str, Any]) -> None:
         assert figures["spacing_mm"] == ([0.8, 1.0] if name == "oblong.dcm" else None)
         for key, value in golden.items():
             if isinstance(value, float):
-                assert figures[key] == pytest.approx(value, rel=MEASURE, abs=MEASURE / 10), f"{key} of {name}"
+                assert figures[key] == pytest.approx(value, rel=MEASURE, abs=MEASURE / 2), f"{key} of {name}"
     assert {figures["quality"] for _, figures in unet.values()} == {"accepted", "review"}
 
 

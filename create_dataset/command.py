@@ -39,8 +39,10 @@ from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import REPORT, write_report
 from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import WeightsError, encoder_of, load_unet
+from mask_rcnn.backend import DeviceError
 from mask_rcnn.coco import new_dataset, read_dataset, write_json
-from mask_rcnn.config import Config, ConfigError, QualityConfig, load_config
+from mask_rcnn.config import Config, ConfigError, QualityConfig, apply_settings, load_config
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.files import writable
 from mask_rcnn.formats import FormatError
 from mask_rcnn.journal import Journal
@@ -66,6 +68,7 @@ class Unet(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns the exit status: 0, 1 where nothing could be done, 130 where the user stopped it."""
+    forgiving_streams()
     argv = sys.argv[1:] if argv is None else list(argv)
     arguments = parse(argv)
     try:
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
         return 130
-    except (RunError, FormatError, ConfigError, SourceError, WeightsError) as error:
+    except (RunError, FormatError, ConfigError, SourceError, WeightsError, DeviceError) as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
@@ -98,6 +101,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         help="weights of the ensemble's members, EfficientNetB0 or B7; default: the one in models/unet",
     )  # fmt: skip
     parser.add_argument("--config", metavar="FILE", help="whose section quality has the thresholds; default: its defaults")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
+        help="a threshold in place of the config's, such as quality.min_area=0.05; may be given several times",
+    )  # fmt: skip
     parser.add_argument(
         "--laterality", choices=["patient", "image"], default="patient",
         help="whose left: the patient's (on the image's right; the default), or the image's",
@@ -131,10 +138,12 @@ def create_dataset(arguments: argparse.Namespace, command: str) -> int:
         SourceError, WeightsError: a path that was given is not there.
         RunError: another run writes to the output folder, or there is too little memory.
         FormatError: a newer program wrote what is there.
+        DeviceError: Keras cannot start.
         OSError: the output folder cannot be written.
         KeyboardInterrupt: after the results are written from the films that are done.
     """
-    thresholds = (load_config(arguments.config) if arguments.config else Config()).quality
+    config = load_config(arguments.config) if arguments.config else Config()
+    thresholds = apply_settings(config, arguments.settings, ["quality"]).quality
     unets = find_unets(arguments.unet)
     sources, notes, unreadable = find_sources(arguments.src, arguments.out)
     if not sources:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from mask_rcnn.backend import import_keras
 from mask_rcnn.chest import SIDE, stretch_to_square
 from mask_rcnn.radiograph import equalise
 
@@ -34,12 +35,20 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEM_FILTERS = {32: "efficientnetb0", 64: "efficientnetb7"}
 
 
+BACKENDS = ("tensorflow",)  # segmentation_models computes the activations of its EfficientNets with TensorFlow itself
+
+
 class WeightsError(ValueError):
     """A weights file that cannot be used; the message names the file, the reason and the remedy."""
 
 
 def build_unet(encoder: str = "efficientnetb0") -> keras.Model:
-    """A U-Net (Ronneberger et al., MICCAI 2015) of random weights: inputs to probabilities [batch, 256, 256, 1]."""
+    """A U-Net (Ronneberger et al., MICCAI 2015) of random weights: inputs to probabilities [batch, 256, 256, 1].
+
+    Raises:
+        DeviceError: Keras does not start on the backend that the user chose.
+    """
+    import_keras(BACKENDS)
     os.environ.setdefault("SM_FRAMEWORK", "tf.keras")  # its default fails to import beside Keras 3
     with _silence():
         import segmentation_models
@@ -109,6 +118,7 @@ def load_unet(path: str | Path) -> keras.Model:
 
     Raises:
         WeightsError: the file is no such weights file, or is torn.
+        DeviceError: Keras does not start on the backend that the user chose.
     """
     model = build_unet(encoder_of(path))
     try:
@@ -120,8 +130,7 @@ def load_unet(path: str | Path) -> keras.Model:
         is_legacy = "layer_names" in file.attrs or "model_weights" in file
     if not is_legacy:
         return model
-    import keras
-
+    keras = import_keras(BACKENDS)
     variance = [deviation**2 for deviation in IMAGENET_DEVIATION]
     return keras.Sequential([keras.layers.Normalization(mean=IMAGENET_MEAN, variance=variance), model])
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import re
-from collections.abc import Iterator
 
+from mask_rcnn.backend import DeviceError, import_keras
 
-class DeviceError(ValueError):
-    """A device that is not there; the message names it and what to give instead."""
+__all__ = ["DeviceError", "choose_device"]
 
 
 def choose_device(name: str = "auto") -> str:
@@ -25,19 +22,15 @@ def choose_device(name: str = "auto") -> str:
         What was chosen, as a line to print.
 
     Raises:
-        DeviceError: the name is none of these, there is no such GPU, or the choice comes too late. Backends other than
-            TensorFlow choose by themselves, and any other choice than theirs is refused.
+        DeviceError: Keras does not start, as ``import_keras`` tells, the name is none of these, there is no such GPU, or
+            the choice comes too late. Backends other than TensorFlow choose by themselves, and any other choice than
+            theirs is refused.
     """
     match = re.fullmatch(r"auto|cpu|gpu(?::(\d+))?", name)
     if not match:
         raise DeviceError(f"--device {name}: unknown; give auto, cpu, gpu or gpu:N")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # PyTorch's threads else spin while they wait for each other: on a machine with other work to do, ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # a bag of networks is no tracing in a loop, as it warns
-    with _hushed():
-        import keras  # here and not above: the import takes seconds, which --help should not
-
+    keras = import_keras()  # here and not above: the import takes seconds, which --help should not
     backend = keras.backend.backend()
     if backend != "tensorflow":
         place = _default_place(backend)
@@ -83,16 +76,3 @@ def _show_gpus(gpus: list, name: str) -> None:
         raise DeviceError(
             f"--device {name}: TensorFlow is already running elsewhere; start the command anew"
         ) from error
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    # TensorFlow's library writes to the process's standard error as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says.
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,13 +24,14 @@ import numpy as np
 
 from mask_rcnn import finding, results
 from mask_rcnn.coco import CATEGORIES, write_json
-from mask_rcnn.config import QualityConfig, config_to_dict
+from mask_rcnn.config import READING_SECTIONS, Config, ConfigError, QualityConfig, apply_settings, config_to_dict
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, label_mask, majority
 from mask_rcnn.files import writable, write_bytes
 from mask_rcnn.formats import RUN_FORMAT, FormatError, stamp
 from mask_rcnn.journal import Entry, Journal
-from mask_rcnn.members import InferenceError, Member, draw, load_members, look
+from mask_rcnn.members import InferenceError, Member, draw, expand, load_members, look
 from mask_rcnn.progress import progress, warn
 from mask_rcnn.radiograph import equalise
 from mask_rcnn.run import ReadFilm, RunError, read_once, set_aside, sole_run, work_through
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 RESULTS = (results.MASKS, results.OVERLAYS, results.COCO_RESULTS, results.MEASUREMENTS, results.RUN)  # beside the journal
+SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that --set may change: how results are read and judged
 ANSWERS = 2  # to be raised when results change; older journals are not resumed
 
 
@@ -62,14 +65,17 @@ class Films(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 where nothing could be done, 130 where it was stopped."""
+    forgiving_streams()
     arguments = _parse(argv)
     try:
+        quality = apply_settings(Config(), arguments.settings, SETTABLE).quality  # all settings are checked before any work
+        files = expand(arguments.weights)
         films = find_films(arguments.src, arguments.out)
         with sole_run(arguments.out):
             print(choose_device(arguments.device), flush=True)
-            members = load_members(arguments.weights)
-            return _run(arguments, ["inference.py", *(sys.argv[1:] if argv is None else argv)], films, members)
-    except (InferenceError, DeviceError, RunError, FormatError) as error:
+            members = load_members(files, [setting for setting in arguments.settings if not setting.startswith("quality.")])
+            return _run(arguments, ["inference.py", *(sys.argv[1:] if argv is None else argv)], films, members, quality)
+    except (InferenceError, DeviceError, RunError, FormatError, ConfigError) as error:
         print(f"inference: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -92,6 +98,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder of the results (default: results)")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N (default: auto, a GPU if any)")
     parser.add_argument("--batch", type=int, default=8, help="films that the networks see at a time (default: 8)")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
+                        help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
+                             "bag.min_agreement=0.9, below which a film is for review; may be given several times")
     arguments = parser.parse_args(argv)
     if arguments.batch < 1:
         parser.error("--batch must be 1 or more")
@@ -130,7 +139,9 @@ def find_films(source: Path, out: Path) -> Films:
     return Films(films, {below(path): reason for path, reason in found.unreadable.items()}, dict(found.passed_over))
 
 
-def _run(arguments: argparse.Namespace, command: list[str], source: Films, members: list[Member]) -> int:
+def _run(
+    arguments: argparse.Namespace, command: list[str], source: Films, members: list[Member], quality: QualityConfig
+) -> int:
     out: Path = arguments.out
     films = source.films
     skipped = dict(source.unreadable)
@@ -163,8 +174,9 @@ def _run(arguments: argparse.Namespace, command: list[str], source: Films, membe
         finally:  # a stopped run leaves whole tables too
             seconds = time.perf_counter() - started
             there = [film for film in films if film in journal]
-            images = _write_tables(out, journal, there, members)
+            images = _write_tables(out, journal, there, members, quality)
             write_json(out / results.RUN, _provenance(command, members) | {
+                "quality": asdict(quality),
                 "finished": finished,
                 "seconds": round(seconds, 2),
                 "images": images,
@@ -237,9 +249,11 @@ def _find_lungs(
     return work_through(films, lambda film: read_once(film.path), predict, finish, batch, skip)
 
 
-def _write_tables(out: Path, journal: Journal, films: Sequence[Film], members: Sequence[Member]) -> list[dict[str, Any]]:
+def _write_tables(
+    out: Path, journal: Journal, films: Sequence[Film], members: Sequence[Member], quality: QualityConfig
+) -> list[dict[str, Any]]:
     """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` says of each film."""
-    config, quality = members[0].network.config, QualityConfig()
+    config = members[0].network.config
     images = []
     with results.tables(out) as add:
         for film in films:

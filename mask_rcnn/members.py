@@ -59,10 +59,9 @@ def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[
     """
     from mask_rcnn.checkpoint import CheckpointError
 
-    paths = [path for pattern in patterns for path in _expand(pattern)]
     members: list[Member] = []
     networks: dict[Config, MaskRCNN] = {}
-    for path in paths:
+    for path in expand(patterns):
         try:
             members.append(_load(path, settings, members, networks))
         except CheckpointError as error:
@@ -82,8 +81,16 @@ def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[
     return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
 
 
-def _expand(pattern: str) -> list[str]:
-    """The files that were meant, sorted."""
+def expand(patterns: Sequence[str]) -> list[str]:
+    """The files that are meant by paths and by glob patterns that no shell has expanded.
+
+    Raises:
+        InferenceError: a path is not there or is a folder, or a pattern matches nothing.
+    """
+    return [path for pattern in patterns for path in _matches(pattern)]
+
+
+def _matches(pattern: str) -> list[str]:
     paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
     if not paths:
         if glob.has_magic(pattern):

@@ -24,6 +24,7 @@ from mask_rcnn import checkpoint, imagenet, training_run
 from mask_rcnn.checkpoint import CheckpointError
 from mask_rcnn.coco import CATEGORIES, DatasetError
 from mask_rcnn.config import READING_SECTIONS, Config, ConfigError, differing_keys, learned_part, load_config
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.files import remove_partials_of, write_bytes
 from mask_rcnn.memory import is_out_of_memory
@@ -42,6 +43,7 @@ INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0, 1 where nothing could be done, 130 where it was stopped."""
+    forgiving_streams()
     arguments = _parse(argv)
     try:
         config = load_config(arguments.config, arguments.settings)

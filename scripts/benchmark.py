@@ -30,6 +30,7 @@ from create_dataset import command, pipeline
 from create_dataset.unet import probabilities
 from mask_rcnn.coco import new_dataset
 from mask_rcnn.config import QualityConfig
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.radiograph import FilmError
 
 PREPARED = 8  # batches, over and over
@@ -37,6 +38,7 @@ PREPARED = 8  # batches, over and over
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints both speeds; returns 0, or 1 where there is nothing to measure."""
+    forgiving_streams()
     parser = argparse.ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
     parser.add_argument("--unet", nargs="+", type=Path, default=[command.OWN_UNET], metavar="FILE")

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.coco import CATEGORIES
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.drawing import outline_lung
 from mask_rcnn.ensemble import bag_film, film_agreement, label_mask
 from mask_rcnn.files import write_bytes
@@ -56,6 +57,7 @@ def draw_tile(film: np.ndarray, drawn: np.ndarray, found: np.ndarray, lines: Seq
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE")

@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 from mask_rcnn import evaluation
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, annotation, mask_box, write_json
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import Lung, bag_film, label_mask
 from mask_rcnn.files import writable, write_bytes
@@ -326,6 +327,7 @@ def _millimetres(text: str) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     networks = parser.add_mutually_exclusive_group(required=True)
     networks.add_argument("--weights", nargs="+", metavar="FILE", help="Mask R-CNNs")

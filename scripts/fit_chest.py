@@ -28,6 +28,7 @@ from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box, write_json
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.radiograph import FilmError, read_film
 
 BATCH = 8
@@ -75,6 +76,7 @@ def _heart(odd: np.ndarray) -> np.ndarray:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of good films")
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE", help="default: %(default)s")

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.files import write_bytes
 
 if __package__:
@@ -29,6 +30,7 @@ __all__ = ["draw_phantom", "main"]
 
 
 def main(argv: list[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description="Draw digital chest phantoms with exact lung masks.")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets images/ and masks/")
     parser.add_argument("--count", type=int, default=16, help="number of films")

@@ -34,6 +34,7 @@ from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare, probabilities
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.duplicates import find_groups, fingerprint
 from mask_rcnn.images import FilmError, to_8_bit
 from mask_rcnn.radiograph import read_film
@@ -189,6 +190,7 @@ def measure(originals: tuple[list[str], np.ndarray], copies: tuple[list[str], np
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table, in Markdown; returns 0, or 1 where there are no films."""
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
     parser.add_argument("--films", type=int, default=100, help="so many are copied (default: %(default)s)")

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.polarity import is_inverted
 from mask_rcnn.finding import find_film_paths
 from mask_rcnn.radiograph import FilmError, read_film
@@ -71,6 +72,7 @@ def measure(films: Sequence[np.ndarray], seed: int) -> dict[str, tuple[int, int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description="Measure how well inverted films are noticed.")
     parser.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="films with white bones")
     parser.add_argument("--seed", type=int, default=0)

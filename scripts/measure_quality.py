@@ -43,6 +43,7 @@ from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
 from mask_rcnn.coco import CATEGORIES, write_json
 from mask_rcnn.config import Config, QualityConfig, load_config
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.metrics import dice
 from mask_rcnn.finding import find_film_paths
 from mask_rcnn.radiograph import FilmError, read_film, read_labels, resize_labels
@@ -223,6 +224,7 @@ def _percent(value: float | None) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--drawn", nargs="*", type=Path, default=[], metavar="DIR", help="hold images/ and masks/")
     parser.add_argument("--others", nargs="*", type=Path, default=[], metavar="DIR", help="chest films without masks")

@@ -31,6 +31,7 @@ import numpy as np
 
 from mask_rcnn.augmentation import equip
 from mask_rcnn.coco import DatasetError, mask_box, write_json
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.evaluation import SIDES, bootstrap_intervals
 from mask_rcnn.files import write_bytes
@@ -164,6 +165,7 @@ def print_table(tables: dict[str, dict[str, Any]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     arguments = argument_parser(__doc__, Path("results/robustness")).parse_args(argv)
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)

@@ -38,6 +38,7 @@ from tqdm import tqdm
 
 from create_dataset.command import positive
 from mask_rcnn.coco import CATEGORIES, DatasetError, write_json
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.devices import DeviceError, choose_device
 from mask_rcnn.ensemble import bag_film, film_agreement
 from mask_rcnn.files import write_bytes
@@ -219,6 +220,7 @@ def argument_parser(text: str | None, out: Path) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argument_parser(__doc__, Path("results/uncertainty"))
     parser.add_argument("--kinds", nargs="+", choices=SPOILERS, default=list(SPOILERS), metavar="KIND",
                         help=f"of {', '.join(SPOILERS)}; default: all")

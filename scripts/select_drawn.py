@@ -34,7 +34,9 @@ from tqdm import tqdm
 
 from create_dataset.lungs import find_lungs
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
+from mask_rcnn.backend import DeviceError
 from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.files import write_bytes
 from mask_rcnn.radiograph import FilmError, read_film, read_labels
 from mask_rcnn.records import read_records
@@ -58,6 +60,7 @@ def share_beyond(drawn: np.ndarray, found: np.ndarray, lung: int) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="holds images/ and masks/")
     parser.add_argument("--unet", type=Path, required=True, metavar="FILE", help="weights trained on all of them")
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         unet = load_unet(arguments.unet)
         records = read_records(str(arguments.data), "patient")
         pairs = [(record.path, record.mask_path) for record in records if record.mask_path is not None]
-    except (WeightsError, DatasetError) as error:
+    except (WeightsError, DeviceError, DatasetError) as error:
         print(f"select_drawn: {error}", file=sys.stderr)
         return 1
     for name in ("images", "masks"):

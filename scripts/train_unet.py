@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from create_dataset.unet import SIDE, build_unet
 from mask_rcnn.checkpoint import ENDING, halve
+from mask_rcnn.console import forgiving_streams
 from mask_rcnn.files import replacing_path
 from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
 
@@ -134,6 +135,7 @@ def mean_dice(model: keras.Model, films: np.ndarray, masks: np.ndarray) -> float
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("models/unet/efficientnetb0.weights.h5"))

@@ -13,6 +13,7 @@ os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+PARITY = Path(__file__).resolve().parent / "parity"
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +30,15 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def parity() -> Path:
+    """The folder of the reference's answers to drawn films, and of the script that writes its checkpoint."""
+    return PARITY
+
+
+@pytest.fixture(scope="session")
 def shared_parity() -> Path:
-    """The folder of the reference's answers; skips where it is not there."""
-    return _folder_or_skip(SHARED / "parity", "the reference implementation's answers")
+    """The folder of all the reference's answers, that to a real film too; skips where it is not there."""
+    return _folder_or_skip(SHARED / "parity", "the reference implementation's answer to a real film")
 
 
 def _folder_or_skip(folder: Path, content: str) -> Path:

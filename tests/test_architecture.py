@@ -21,7 +21,7 @@ FLOORS = (
     {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
      "alignment", "duplicates", "legacy", "records", "finding", "chest", "quality", "formats", "journal", "memory",
      "progress", "run", "version", "folders", "patients", "patient_tables", "outlines", "sides", "dicom_file",
-     "dicom_pixels", "mending", "orientation", "strict_yaml"},
+     "dicom_pixels", "mending", "orientation", "strict_yaml", "backend", "console"},
     {"resnet", "layers", "losses", "normalisation"},
     {"model", "checkpoint", "imagenet", "weights_file"},
     {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},

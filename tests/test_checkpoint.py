@@ -497,14 +497,14 @@ class TestReferenceFiles:
         write_legacy(path, model, change=lambda name, value: value[..., :1] if name.split("/")[0] in CLASS_HEADS else value)
         assert "network.class_count must be 2 or more" in refusal(MaskRCNN.load, path)
 
-    def test_a_resnet_101_loads(self, shared_parity: Path, tmp_path: Path) -> None:
+    def test_a_resnet_101_loads(self, parity: Path, tmp_path: Path) -> None:
         """Written by the script that wrote the weights of the ResNet-50, whose answers are known."""
         names: list[list[Any]] = []
         for name, layer in build(backbone="resnet101").network.named_layers().items():
             names.append([name, [[f"{name}/{weight.name}:0", list(weight.shape)] for weight in layer.weights]])
         manifest, path = tmp_path / "manifest.json", tmp_path / "reference.h5"
         manifest.write_text(json.dumps(names))
-        subprocess.run([sys.executable, shared_parity / "synthetic_weights.py", manifest, path], check=True)
+        subprocess.run([sys.executable, parity / "synthetic_weights.py", manifest, path], check=True)
         model = MaskRCNN.load(path)
         assert model.config.network.backbone == "resnet101"
         assert sum(name.endswith("_branch2c") for name in model.network.named_layers()) == 2 * (3 + 4 + 23 + 3)

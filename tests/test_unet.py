@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import h5py
 import keras
 import numpy as np
 import pytest
 
 from create_dataset.unet import SIDE, WeightsError, build_unet, encoder_of, load_unet, prepare, probabilities
+from mask_rcnn.radiograph import equalise
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +58,16 @@ def write_stem(path: Path, filters: int) -> Path:
         file["stem_conv/stem_conv/kernel:0"] = np.zeros((3, 3, 3, filters), np.float32)
         file["block1a_dwconv/block1a_dwconv/depthwise_kernel:0"] = np.zeros((3, 3, filters, 1), np.float32)
     return path
+
+
+def test_a_film_is_stretched_before_it_is_equalised() -> None:
+    """As the networks were taught: grain that the square does not show takes no part in the histogram."""
+    film = np.random.default_rng(0).integers(0, 256, (4 * SIDE, 3 * SIDE), np.uint8)
+    square = cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    channels = np.moveaxis(prepare(film), -1, 0)
+    for channel in channels:
+        np.testing.assert_allclose(channel, equalise(square) / 255, atol=1e-6)
+    assert np.abs(channels[0] - cv2.resize(equalise(film), (SIDE, SIDE), interpolation=cv2.INTER_AREA) / 255).mean() > 0.1
 
 
 def test_the_unet_takes_a_prepared_film_and_gives_probabilities(unet: keras.Model) -> None:

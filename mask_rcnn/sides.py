@@ -26,6 +26,10 @@ MAX_WIDTH = 0.6  # of the film's width: what is wider and of one label is both l
 MIN_PART = 0.25  # of a label's area: the smaller lung
 MAX_DOUBTFUL = 0.2  # of a source's films: more, and it is the source that is labelled so
 
+_EXPECTED = (
+    f"label the patient's left lung, on the right of a frontal film, {LEFT_LUNG} ({CATEGORIES[LEFT_LUNG]}) and the other "
+    f"{RIGHT_LUNG} ({CATEGORIES[RIGHT_LUNG]})"
+)
 _ORIENTATION = 0x0112  # EXIF 2.3, table 4: 1 is upright
 _MARGIN = 0.05  # of the film's longer side: how far around a lung it is darker than what surrounds it
 
@@ -46,18 +50,19 @@ def on_both_sides(labels: np.ndarray) -> bool:
     )  # fmt: skip
 
 
-def are_exchanged(labels: np.ndarray, laterality: str) -> bool | None:
-    """Whether the lungs lie on each other's sides of a frontal film; None where it does not show both."""
+def are_exchanged(labels: np.ndarray) -> bool | None:
+    """Whether the patient's lungs lie on each other's sides of a frontal film; None where it does not show both."""
     columns = {lung: np.flatnonzero((labels == lung).any(0)) for lung in CATEGORIES}
     if not all(len(own) for own in columns.values()):
         return None
     centre = {lung: float(np.nonzero(labels == lung)[1].mean()) for lung in CATEGORIES}
-    left_is_left = centre[LEFT_LUNG] < centre[RIGHT_LUNG]
-    return left_is_left == (laterality == "patient")
+    return centre[LEFT_LUNG] < centre[RIGHT_LUNG]
 
 
 def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> list[FilmRecord]:
     """The films with one label for both lungs, where these are few in their source.
+
+    Lungs named by image side are not looked at for an exchange: only this program writes such files, and says so in them.
 
     Raises:
         DatasetError: a source has one label for both lungs, or its labels exchanged, on too many films for a slip.
@@ -72,25 +77,18 @@ def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> 
         if len(both) > MAX_DOUBTFUL * len(own):
             raise DatasetError(
                 f"{source}: one label for both lungs? {len(both)} of {len(own)} films have one on both sides of the chest, "
-                f"{_first(records, both)}; {_expected(records[own[0]].laterality)}"
+                f"{_first(records, both)}; {_EXPECTED}"
             )
         doubtful += [records[k] for k in both]
-        verdicts = {k: are_exchanged(labels[k], records[k].laterality) for k in own}
-        told = [k for k in own if verdicts[k] is not None]
+        verdicts = {k: are_exchanged(labels[k]) for k in own if records[k].laterality == "patient"}
+        told = [k for k, verdict in verdicts.items() if verdict is not None]
         wrong = [k for k in told if verdicts[k]]
         if 2 * len(wrong) > len(told):
             raise DatasetError(
                 f"{source}: labels exchanged? {len(wrong)} of {len(told)} films have the lungs on each other's sides, "
-                f"{_first(records, wrong)}; {_expected(records[own[0]].laterality)}, or turn films round that are mirrored"
+                f"{_first(records, wrong)}; {_EXPECTED}, or turn films round that are mirrored"
             )
     return doubtful
-
-
-def _expected(laterality: str) -> str:
-    left, right = (f"{lung} ({CATEGORIES[lung]})" for lung in (LEFT_LUNG, RIGHT_LUNG))
-    if laterality == "patient":
-        return f"label the patient's left lung, on the right of a frontal film, {left} and the other {right}"
-    return f"label the lung on the film's left {left} and the other {right}"
 
 
 def _first(records: Sequence[FilmRecord], chosen: Sequence[int]) -> str:

@@ -119,16 +119,15 @@ def test_a_lung_in_two_parts_is_one_lung() -> None:
     assert not on_both_sides(across) and not on_both_sides(along)
 
 
-def test_sides_by_image_are_judged_as_such() -> None:
+def test_sides_are_judged_as_they_are_named() -> None:
     labels = phantom(1)[1]
-    assert are_exchanged(labels, "patient") is False and are_exchanged(labels, "image") is True
-    assert are_exchanged(exchanged(labels), "image") is False
-    assert are_exchanged(both(labels), "patient") is None
-    record = FilmRecord(Path("a.png"), "set", "a", laterality="image")
-    assert check_sides([record], [exchanged(labels)]) == []
-    with pytest.raises(DatasetError, match="film's left 1 "):
-        check_sides([record], [labels])
-    assert check_sides([replace(record, laterality="patient")], [labels]) == []
+    assert are_exchanged(labels) is False and are_exchanged(exchanged(labels)) is True
+    assert are_exchanged(both(labels)) is None
+    record = FilmRecord(Path("a.png"), "set", "a")
+    assert check_sides([record], [labels]) == []
+    assert check_sides([replace(record, laterality="image")], [exchanged(labels)]) == []
+    with pytest.raises(DatasetError, match="labels exchanged"):
+        check_sides([record], [exchanged(labels)])
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

@@ -24,6 +24,10 @@ _UPRIGHT: dict[tuple[str, ...], tuple[bool, int]] = {
     ("H", "L"): (False, 1), ("F", "L"): (True, 1),
 }  # fmt: skip
 _TURNED = ("", "turned by 90 degrees counterclockwise", "turned by 180 degrees", "turned by 90 degrees clockwise")
+_WORDS = {
+    (mirrored, turns): " and ".join(filter(None, ["mirrored" * mirrored, _TURNED[turns]]))
+    for mirrored in (False, True) for turns in range(4)
+}  # fmt: skip
 _DIRECTION = re.compile(r"(?=[APRLHF]{1,3}$)(?!.*A.*P|.*P.*A|.*R.*L|.*L.*R|.*H.*F|.*F.*H|.*(.).*\1)")
 
 # View positions (CR and DX defined terms, PS3.3, C.8.1.2 and C.8.11.5) and what else is written there. In decubitus (LLD,
@@ -42,13 +46,19 @@ def upright(film: np.ndarray, spacing: tuple[float, float] | None, dataset: Data
     "turned by 90 degrees counterclockwise", and "mirrored and turned by ..." for the three of them, mirrored first.
     A film whose orientation is absent, not frontal or nonsense is left as it lies.
     """
-    mirrored, turns = _UPRIGHT.get(_directions(dataset), (False, 0))
-    if mirrored:
-        film = film[:, ::-1]
-    film = np.ascontiguousarray(np.rot90(film, turns))
-    if spacing and turns % 2:
+    how = _UPRIGHT.get(_directions(dataset), (False, 0))
+    if spacing and how[1] % 2:
         spacing = spacing[::-1]
-    return film, spacing, " and ".join(filter(None, ["mirrored" * mirrored, _TURNED[turns]]))
+    return _turn(film, *how), spacing, _WORDS[how]
+
+
+def turn_likewise(labels: np.ndarray, turned: str) -> np.ndarray:
+    """A mask of the film as it is stored, on the film as ``upright`` has turned it; ``turned`` are its words."""
+    return _turn(labels, *next(how for how, words in _WORDS.items() if words == turned))
+
+
+def _turn(pixels: np.ndarray, mirrored: bool, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 
 
 def doubts_of(dataset: Dataset) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from mask_rcnn import legacy
 from mask_rcnn.coco import (
     CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, made_here, read_dataset,
 )  # fmt: skip
+from mask_rcnn.finding import find_film_paths
+from mask_rcnn.orientation import turn_likewise
 from mask_rcnn.outlines import Outline, find_units, polygons_of
 from mask_rcnn.patient_tables import is_patient, read_table
 from mask_rcnn.patients import describe_split, state_patients
-from mask_rcnn.finding import find_film_paths
 from mask_rcnn.radiograph import Radiograph, film_stem, read_labels, read_radiograph
 
 Segmentation = tuple[int, tuple[int, int], str]  # category id, (height, width), COCO's compressed counts
@@ -45,6 +46,7 @@ class FilmRecord:
     mask_path: Path | None = None  # a label mask, instead of segmentations
     copies: str = ""  # films that share this text are copies, or of one patient, as the dataset JSON says
     inverted: bool = False  # whether the file shows bones black
+    are_upright: bool = False  # whether the masks lie on the film as a DICOM header turns it, not as it is stored
     spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, as the dataset JSON says
     laterality: str = "patient"  # whose left and right the labels mean, the patient's or the image's
     patient: str = ""  # as far as known, within the source
@@ -67,9 +69,11 @@ def read_drawn(record: FilmRecord) -> DrawnFilm:
         FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
         DatasetError: its run lengths are torn, or differ in size.
     """
-    film, spacing, *_ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
+    film, spacing, turned, _ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
     film = 255 - film if record.inverted else film
     labels = _decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
+    if turned and not record.are_upright:  # annotators see the film as it is stored
+        labels = turn_likewise(labels, turned)
     spacing = record.spacing or spacing
     if spacing:
         spacing = (spacing[0] * film.shape[0] / labels.shape[0], spacing[1] * film.shape[1] / labels.shape[1])
@@ -225,6 +229,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
             segmentations=tuple(segmentations.get(image["id"], ())),
             copies=f"{source}:{image['group']}" if "group" in image else "",
             inverted=bool(image.get("inverted")),
+            are_upright="turned" in image,
             spacing=_spacing_of(image),
             patient=patient,
             told_by=told_by,

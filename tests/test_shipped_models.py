@@ -9,10 +9,12 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from films import write_dicom
 from PIL import Image
 
 from mask_rcnn import inference_command
@@ -56,6 +58,48 @@ def test_the_members_agree(results: Path) -> None:
             assert int(row[f"{side}_votes"]) >= 4
             assert float(row[f"{side}_score"]) > 0.9
             assert float(row[f"{side}_agreement"]) > 0.95
+
+
+@pytest.fixture(scope="module")
+def one_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, dict[str, str]]]]:
+    """Runs one of the networks on a folder of films; where its results are, and its table by file."""
+    weights = ROOT / "models" / "lungs_small_1.weights.h5"
+
+    def run(films: Path) -> tuple[Path, dict[str, dict[str, str]]]:
+        out = tmp_path_factory.mktemp("out")
+        assert inference_command.main(["--weights", str(weights), "--src", str(films), "--out", str(out)]) == 0
+        with (out / "measurements.csv").open(newline="") as file:
+            return out, {row["file"]: row for row in csv.DictReader(file)}
+
+    return run
+
+
+def test_mirrored_films_are_noticed_or_turned(
+    one_network: Callable[[Path], tuple[Path, dict[str, dict[str, str]]]], tmp_path: Path
+) -> None:
+    """A PNG tells nothing of how it lies, and the side of the heart does; a DICOM header that tells is obeyed."""
+    for number in range(1, 17):
+        film = np.asarray(Image.open(PHANTOMS / "images" / f"phantom_{number:04}.png"))
+        Image.fromarray(film[:, ::-1]).save(tmp_path / f"{number}.png")
+    levels = film.astype(np.uint16) * 16
+    headers = {
+        "mirrored": (levels[:, ::-1], {"PatientOrientation": ["R", "F"]}, "mirrored"),
+        "quarter": (np.rot90(levels), {"PatientOrientation": ["F", "R"]}, "turned by 90 degrees clockwise"),
+        "lateral": (levels, {"ViewPosition": "LL"}, ""),
+        "plain": (levels, {"PatientOrientation": ["L", "F"], "ViewPosition": "PA"}, ""),
+    }
+    for name, (pixels, attributes, _) in headers.items():
+        write_dicom(tmp_path / f"{name}.dcm", np.ascontiguousarray(pixels), "MONOCHROME2", 12, **attributes)
+    out, rows = one_network(tmp_path)
+    told = ["mirrored" in row["reasons"] and row["review"] == "1" for file, row in rows.items() if file.endswith(".png")]
+    assert len(told) == 16 and sum(told) >= 15
+    truth = np.asarray(Image.open(PHANTOMS / "masks" / "phantom_0016.png"))
+    for name, (_, _, turned) in headers.items():
+        row = rows[f"{name}.dcm"]
+        found = np.asarray(Image.open(out / "masks" / row["result"]))
+        assert row["turned"] == turned and (int(row["height"]), int(row["width"])) == found.shape == truth.shape
+        assert all(dice(found == category, truth == category) > 0.9 for category in CATEGORIES), name
+        assert row["reasons"] == ("a lateral film by its ViewPosition (LL)" if name == "lateral" else ""), name
 
 
 def test_no_film_of_a_scanner_gets_anothers_mask(results: Path, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from films import film_of, write_dicom
 from PIL import Image
 
 from mask_rcnn import coco
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError
+from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, encode_mask
 from mask_rcnn.data import load_films
 from mask_rcnn.images import FilmError
 from mask_rcnn.radiograph import read_labels
-from mask_rcnn.records import FilmRecord, read_records
+from mask_rcnn.records import FilmRecord, read_drawn, read_records
 from mask_rcnn.sides import are_exchanged, check_sides, on_both_sides, turn_back
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
@@ -161,3 +162,26 @@ def test_real_sets_are_not_suspected(shared_data: Path, name: str) -> None:
     assert not any(on_both_sides(own * (own == lung)) for own in labels for lung in coco.CATEGORIES)
     noticed = [on_both_sides(both(own)) for own in labels if len(np.unique(own)) == 3]
     assert np.mean(noticed) > 0.95, "all but those with next to nothing left of a lung"
+
+
+@pytest.mark.parametrize("orientation", [["R", "F"], ["F", "R"], ["R", "H"], ["H", "L"]])
+def test_masks_of_a_film_that_its_header_turns_turn_with_it(orientation: list[str], tmp_path: Path) -> None:
+    """Annotators draw on the film as it is stored; this program's own datasets lie on the film as it is read."""
+    upright, labels = film_of(60, 48), np.zeros((60, 48), np.uint8)
+    labels[10:50, 28:40], labels[12:45, 5:20] = LEFT_LUNG, RIGHT_LUNG
+    stored, drawn = {  # what turning back gives, by hand
+        "RF": (upright[:, ::-1], labels[:, ::-1]), "RH": (upright[::-1, ::-1], labels[::-1, ::-1]),
+        "FR": (np.rot90(upright), np.rot90(labels)), "HL": (np.rot90(upright, -1), np.rot90(labels, -1)),
+    }["".join(orientation)]  # fmt: skip
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    path = tmp_path / "images" / "film.dcm"
+    write_dicom(path, np.ascontiguousarray(stored), "MONOCHROME2", 8, PatientOrientation=orientation)
+    Image.fromarray(np.ascontiguousarray(drawn)).save(tmp_path / "masks" / "film.png")
+    (record,) = read_records(tmp_path, "patient")
+    read = read_drawn(record)
+    assert np.array_equal(read.labels, labels) and read.film.shape == labels.shape
+    own = replace(record, mask_path=None, are_upright=True, segmentations=tuple(
+        (category, labels.shape, encode_mask(labels == category)["counts"]) for category in CATEGORIES
+    ))  # fmt: skip
+    assert np.array_equal(read_drawn(own).labels, labels)

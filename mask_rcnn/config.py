@@ -408,7 +408,7 @@ def _check(config: Config) -> None:
     least = {  # 2: a film shows two lungs, RoIAlign spreads its samples from edge to edge, RoIs and anchors are of two kinds
         "network": {"class_count": 2, "backbone_width": 1, "pyramid_channels": 1, "pyramid_output_channels": 1,
                     "rpn_channels": 1, "box_head_channels": 1, "mask_head_channels": 1, "box_pool_size": 2,
-                    "mask_pool_size": 2, "mask_canonical_side": 1},
+                    "mask_pool_size": 1, "mask_canonical_side": 1},
         "proposals": {"before_nms": 1, "training_count": 1, "inference_count": 1},
         "targets": {"anchors_per_image": 2, "rois_per_image": 2, "max_instances": 2},
         "detection": {"max_instances": 2},

@@ -122,7 +122,7 @@ def with_mask_rcnns(patterns: Sequence[str]) -> tuple[Find, str]:
         return Finding(lungs, list(lungs.items()))
 
     def find(films: Sequence[np.ndarray]) -> dict[str, list[Finding]]:
-        found: dict[str, list[Finding]] = {name: [] for name in (*names, *(bags if len(members) > 1 else ()))}
+        found: dict[str, list[Finding]] = {name: [] for name in (*sorted(names), *(bags if len(members) > 1 else ()))}
         for detections in detect(members, [equalise(film) for film in films], soft=True):
             for name, one in zip(names, detections, strict=True):
                 found[name].append(of_member(one))

@@ -130,7 +130,7 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"network": {"anchor_ratios": [1, -1]}}, "network.anchor_ratios must be above 0"),
         ({"network": {"mean_pixel": [0, 0, 300]}}, "network.mean_pixel must be in"),
         ({"network": {"box_pool_size": 1}}, "network.box_pool_size must be 2 or more"),
-        ({"network": {"mask_pool_size": 1}}, "network.mask_pool_size must be 2 or more"),
+        ({"network": {"mask_pool_size": 0}}, "network.mask_pool_size must be 1 or more"),
         ({"network": {"mean_pixel": [1.0]}}, "network.mean_pixel"),
         ({"network": {"rpn_channels": 0}}, "network.rpn_channels"),
         ({"proposals": {"nms_threshold": 1.2}}, "proposals.nms_threshold"),

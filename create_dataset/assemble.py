@@ -27,7 +27,8 @@ from mask_rcnn.duplicates import find_groups
 from mask_rcnn.files import replacing
 
 DATASET, TABLE = "dataset.json", "quality.csv"
-COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted")
+COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted",
+           "turned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,12 +179,13 @@ def write_table(path: Path, films: Sequence[JudgedFilm], journal: Journal, roots
     with replacing(path) as file, io.TextIOWrapper(file, "utf-8", newline="") as text:
         writer = csv.writer(text, lineterminator="\n")
         for k, film in enumerate(films):
-            source, measures = film.source, journal.read(film.source)["measures"]
+            source, entry = film.source, journal.read(film.source)
+            measures = entry["measures"]
             if k == 0:
                 writer.writerow((*COLUMNS, *measures))
             writer.writerow((
                 source.file_name, roots[source.root], source.collection, source.split, source.label, source.patient,
-                film.group, film.status, "; ".join(film.reasons), int(film.inverted), *measures.values(),
+                film.group, film.status, "; ".join(film.reasons), int(film.inverted), entry["turned"], *measures.values(),
             ))  # fmt: skip
 
 

@@ -158,7 +158,10 @@ class BagConfig:
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """What create_dataset.py asks of a film before training takes it; create_dataset/quality.py tells what the measures are.
+    """What a film and its lungs have to be like, or a person is to look at them; quality.py tells what the measures are.
+
+    create_dataset.py accepts, sends to review or rejects by all of it, inference.py sends to review by all but
+    ``min_agreement``, which is the U-Nets' own; the bag has one of its own.
 
     Chosen on Shenzhen, Kaggle and spoilt copies of their films: 1 good adult film in 100 fails, 4 children's and bedside
     films in 100 (scripts/measure_quality.py).

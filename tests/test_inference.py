@@ -270,6 +270,83 @@ def test_what_changed_is_done_again(
     assert tables(out)[2]["weights"][0]["config"]["seed"] == 1
 
 
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_given_again_has_nothing_to_do(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also with the weights in another order, with other thresholds, and with films and results moved elsewhere."""
+    out = tmp_path / "out"
+    assert run(weights, source, out) == 0
+    whole = files_below(out)
+    capsys.readouterr()
+
+    def again(given: Sequence[str], *more: str) -> dict[str, bytes]:
+        assert run(given, source, out, *more) == 0
+        assert "3 of 3 films are done" in capsys.readouterr().out
+        assert tables(out)[2]["finished"] is True and not list(out.glob("earlier-*"))
+        return files_below(out)
+
+    def same(found: dict[str, bytes], *names: str) -> bool:
+        return {name: found[name] for name in found if name not in names} == {
+            name: whole[name] for name in whole if name not in names
+        }
+
+    assert same(again(weights), "run.json") and same(again(weights[::-1]), "run.json")
+    judged = again(weights, "--set", "bag.min_agreement=0", "--set", "quality.reject_likeness=-1", "--set",
+                   "quality.min_likeness=-1")  # fmt: skip
+    assert same(judged, "run.json", "measurements.csv", "results.json")
+    assert all("opinions" not in row["reasons"] and "likeness" not in row["reasons"] for row in tables(out)[0])
+    source = Path(shutil.move(source, tmp_path / "elsewhere" / "set"))
+    out = Path(shutil.move(out, tmp_path / "moved"))
+    moved = again(weights)
+    assert same(moved, "run.json", "films.jsonl"), "ids and files are the same"
+
+
+def test_another_source_or_other_settings_leave_the_results_alone(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    assert run(weights[:1], source, out) == 0
+    whole = files_below(out)
+    (other / "a").mkdir(parents=True)
+    shutil.copy(PHANTOMS[9], other / "a" / "one.png")  # of the same name as a film of the first
+    kept = []
+    for given, more in ((other, ()), (other, ("--set", "detection.min_score=0.5"))):
+        before = files_below(out)
+        assert run(weights[:1], given, out, *more) == 0
+        assert "begun anew" in capsys.readouterr().out
+        kept.append(max(out.glob("earlier-*"), key=lambda path: (len(path.name), path.name)))
+        assert files_below(kept[-1]) == {name: before[name] for name in before if not name.startswith("earlier-")}
+        assert [row["file"] for row in tables(out)[0]] == ["a/one.png"]
+        assert {name for name in files_below(out) if name.startswith(("masks", "overlays"))} == {
+            "masks/a/one.png", "overlays/a/one.png"
+        }
+    assert len(set(kept)) == 2 and files_below(kept[0]) == whole, "two mistakes in a row lose nothing"
+    assert run(weights[:1], other, out, "--set", "training.batch_size=3") == 1
+    assert "training.batch_size cannot be changed here" in capsys.readouterr().err
+
+
+def test_no_table_lists_it_and_no_folder_holds_it(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A film that is gone, and one that cannot be read any more, leave no mask among those of the others."""
+    out = tmp_path / "out"
+    assert run(weights[:1], source, out) == 0
+    (source / "a" / "one.png").unlink()
+    (source / "b" / "three.png").write_bytes(b"torn")
+    whole = files_below(out)
+    assert run(weights[:1], source, out) == 0
+    assert "gone or cannot be read any more" in capsys.readouterr().out
+    assert {name for name in files_below(out) if name.startswith("masks")} == {"masks/a/two words ü.png"}
+    assert [row["file"] for row in tables(out)[0]] == ["a/two words ü.png"]
+    (kept,) = out.glob("earlier-*")
+    gone = ("masks/a/one.png", "masks/b/three.png", "overlays/a/one.png", "overlays/b/three.png")
+    assert files_below(kept) == {name: whole[name] for name in gone}
+
+
 def test_ctrl_c_leaves_whole_tables(
     weights: list[str],
     source: Path,

@@ -255,6 +255,49 @@ def test_only_what_changed_is_done_again(
     assert len(set(films_in(kept / JOURNAL))) == FILMS + 2
 
 
+@pytest.mark.parametrize("how", ["both", "films renamed", "to another machine"])
+def test_moved_films_are_not_asked_about_again(
+    how: str, source: Path, undisturbed: dict[str, str], films_asked: list[int], tmp_path: Path
+) -> None:
+    films, out = Path(shutil.copytree(source, tmp_path / "one" / "src")), tmp_path / "one" / "out"
+    assert main(arguments_for(films, out)) == 0
+    before = read_dataset(out / DATASET)
+    films_asked.clear()
+    if how == "both":
+        (tmp_path / "one").rename(tmp_path / "two")
+        films, out = tmp_path / "two" / "src", tmp_path / "two" / "out"
+    elif how == "films renamed":
+        films = films.rename(tmp_path / "one" / "films of 2026")
+    else:  # by a copy that keeps no times
+        films = Path(shutil.copytree(films, tmp_path / "there" / "data" / "src", copy_function=shutil.copyfile))
+        out = Path(shutil.copytree(out, tmp_path / "there" / "out"))
+        for name in ("dark.weights.h5", "one"):
+            shutil.move(tmp_path / "one" / name if name != "one" else tmp_path / "one", tmp_path / "there" / f"old {name}")
+    assert main(arguments_for(films, out)) == 0
+    assert films_asked == []
+    after = read_dataset(out / DATASET)
+    assert after["images"] == before["images"] and after["annotations"] == before["annotations"]
+    assert all((out / after["info"]["roots"][image["root"]] / image["file_name"]).is_file() for image in after["images"])
+    assert outcome(out)[TABLE].replace("films of 2026", "src").replace("../data/src", "../src") == undisturbed[TABLE]
+
+
+def test_other_folders_leave_the_dataset_alone(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    first, second = (draw_film(tmp_path / name / "a.png").parent for name in ("first", "second"))
+    results = {}
+    for number, roots in enumerate(([first], [first, second], [second], [second], [first])):
+        before = (out / DATASET).read_bytes() if number else b""
+        assert main(["--src", *map(str, roots), *arguments_for(first, out)[2:]]) == 0
+        results[number] = before
+        names = {image["file_name"] for image in read_dataset(out / DATASET)["images"]}
+        assert names == {"a.png"} and len(read_dataset(out / DATASET)["info"]["roots"]) == len(roots)
+    kept = {(path / DATASET).read_bytes() for path in out.glob("earlier-*")}
+    # Kept are the dataset of both folders and then that of the second; what was only added to was not.
+    assert kept == {results[2], results[4]}
+    assert "made of other folders too (first)" in (errors := capsys.readouterr().err)
+    assert "made of other folders too (second)" in errors
+
+
 @pytest.mark.parametrize("junk", [b"", b"\xff\xfe\x00", b"[1, 2]\n{}\n", b'{"settings": null}\n{"film": 3}\n'])
 def test_a_journal_of_junk_is_begun_anew(junk: bytes, tmp_path: Path) -> None:
     draw_film(tmp_path / "src" / "a.png")

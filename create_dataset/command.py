@@ -283,7 +283,7 @@ def fill_journal(
         RunError: there is too little memory.
         OSError: the journal cannot be written.
     """
-    todo = [source for source in sources if source not in journal]
+    todo = [(place, source) for place, source in enumerate(sources) if source not in journal]
     if journal.is_other:
         put_away(arguments.out, (*RESULTS, JOURNAL), "made with other U-Nets, another laterality or an older program")
     elif len(todo) < len(sources):

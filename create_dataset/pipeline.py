@@ -43,7 +43,7 @@ class Film(NamedTuple):
 
 
 def find_all_lungs(
-    sources: Iterable[Source], members: Sequence[keras.Model], batch: int, laterality: str, skip: Skip
+    sources: Iterable[tuple[int, Source]], members: Sequence[keras.Model], batch: int, laterality: str, skip: Skip
 ) -> Generator[tuple[Source, Entry]]:
     """Each film with its journal entry but for the id.
 
@@ -51,14 +51,14 @@ def find_all_lungs(
     size may round otherwise.
 
     Args:
-        sources: the films.
+        sources: the films, with their places among all films of the run.
         members: the U-Nets. A single one is also asked about each film mirrored, for want of a second opinion.
         batch: films at a time.
         laterality: "patient" or "image".
         skip: called in this thread for each film that has no entry.
     """
 
-    def predict(films: Sequence[Film]) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    def predict(films: Sequence[Film | None]) -> list[tuple[np.ndarray, np.ndarray | None]]:
         votes, mirrored = ask(members, films, batch)
         return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
 
@@ -81,7 +81,7 @@ def read(source: Source) -> Film:
 
 
 def ask(
-    members: Sequence[keras.Model], films: Sequence[Film], batch: int
+    members: Sequence[keras.Model], films: Sequence[Film | None], batch: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The votes on up to ``batch`` films and, of a single member, those on the mirrored films."""
     is_single = len(members) == 1
@@ -90,10 +90,12 @@ def ask(
     return votes[:, : len(films)], mirrored
 
 
-def fill_batch(films: Sequence[Film], batch: int, with_mirrored: bool) -> np.ndarray:
-    """The inputs of up to ``batch`` films, zeros after them; then, where asked for, the same mirrored."""
+def fill_batch(films: Sequence[Film | None], batch: int, with_mirrored: bool) -> np.ndarray:
+    """The inputs of up to ``batch`` films, zeros where there is none; then, where asked for, the same mirrored."""
     inputs = np.zeros((batch, SIDE, SIDE, 3), np.float32)
-    inputs[: len(films)] = [film.inputs for film in films]
+    for place, film in zip(inputs, films, strict=False):
+        if film is not None:
+            place[:] = film.inputs
     return np.concatenate([inputs, inputs[:, :, ::-1]]) if with_mirrored else inputs
 
 

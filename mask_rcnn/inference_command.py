@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 RESULTS = (results.MASKS, results.OVERLAYS, results.COCO_RESULTS, results.MEASUREMENTS, results.RUN)  # beside the journal
+NO_FILM = np.zeros((64, 64), np.uint8)
 SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that --set may change: how results are read and judged
 ANSWERS = 2  # to be raised when results change; older journals are not resumed
 
@@ -146,7 +147,7 @@ def _run(
     films = source.films
     skipped = dict(source.unreadable)
     with _open_journal(out, films, members) as journal:
-        todo = [film for film in films if film not in journal]
+        todo = [(place, film) for place, film in enumerate(films) if film not in journal]
         done = len(films) - len(todo)
         if done:
             print(f"{out}: going on with a run of the same weights and source, {done} of {len(films)} films are done",
@@ -154,7 +155,7 @@ def _run(
         journal.open()
         batch = min(arguments.batch, len(films))
         if todo:  # compiles the networks, so that the time a film is that of a film
-            look(members, [np.zeros((64, 64), np.uint8)], batch)
+            look(members, [NO_FILM], batch)
         ids = journal.assign_ids(films)
 
         def skip(film: Film, reason: str) -> None:
@@ -184,7 +185,7 @@ def _run(
                 "skipped": [{"file": name, "reason": writable(reason)} for name, reason in sorted(skipped.items())],
                 "passed_over": source.passed_over,
             })
-    _print_summary(images, len(skipped), seconds, sum(film in journal for film in todo), out)
+    _print_summary(images, len(skipped), seconds, sum(film in journal for _, film in todo), out)
     return 0 if there else 1
 
 
@@ -228,13 +229,13 @@ def _put_stale_results_away(out: Path, journal: Journal, films: Sequence[Film]) 
 
 
 def _find_lungs(
-    films: Sequence[Film], members: Sequence[Member], batch: int, out: Path, skip: Callable[[Film, str], None]
+    films: Sequence[tuple[int, Film]], members: Sequence[Member], batch: int, out: Path, skip: Callable[[Film, str], None]
 ) -> Generator[tuple[Film, Entry]]:
     """Each film with its record, its files written."""
     bag, laterality = members[0].network.config.bag, members[0].network.config.laterality
 
-    def predict(read: Sequence[ReadFilm]) -> list[list[Answer]]:
-        return look(members, [equalise(film.radiograph.pixels) for film in read], batch)
+    def predict(read: Sequence[ReadFilm | None]) -> list[list[Answer]]:
+        return look(members, [equalise(film.radiograph.pixels) if film else NO_FILM for film in read], batch)
 
     def finish(film: Film, read: ReadFilm, answers: Sequence[Answer]) -> Entry:
         pixels = read.radiograph.pixels

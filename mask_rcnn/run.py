@@ -14,9 +14,9 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import cv2
 
@@ -82,9 +82,9 @@ def read_once(path: Path) -> ReadFilm:
 
 
 def work_through(
-    films: Iterable[Film],
+    films: Iterable[tuple[int, Film]],
     read: Callable[[Film], Ready],
-    predict: Callable[[Sequence[Ready]], Sequence[Answer]],
+    predict: Callable[[Sequence[Ready | None]], Sequence[Answer]],
     finish: Callable[[Film, Ready, Answer], Entry],
     batch: int,
     skip: Callable[[Film, str], None],
@@ -94,10 +94,14 @@ def work_through(
     Threads read films ahead of the network, and finish those that come from it; the network predicts in the calling
     thread. Some three batches of films are in memory: one being read, one in the network, one that is finished.
 
+    A film has its place in a batch by its place among all films, whichever of them are done: a network's last digits depend
+    on that place, as vectors of the processor end within a batch, and so a stopped run ends as an undisturbed one.
+
     Args:
-        films: what to work on.
+        films: what to work on, with their rising places among all films of the run, from 0.
         read: makes a film ready.
-        predict: from up to ``batch`` films to one answer each. Where it fails, each film is tried alone.
+        predict: from ``batch`` films, None where there is nothing to do, to an answer for each. Where it fails, each film
+            is tried alone.
         finish: what is kept of a film; may write files.
         batch: films that the network sees at a time.
         skip: told, in the calling thread, of a film that has no entry, and why.
@@ -107,26 +111,34 @@ def work_through(
         OSError: the disk takes no more results.
     """
     with _side_by_side() as pool:
-        ready = _read_ahead(pool, films, read, batch, skip)
-        chosen = list(islice(ready, batch))
+        ready = groupby(_read_ahead(pool, films, read, batch, skip), lambda item: item.place // batch)
+        chosen = list(next(ready, (0, ()))[1])
         finishing: list[tuple[Film, Future[Entry | _Reason]]] = []
         while chosen or finishing:
             following = []
-            for (film, content), answer in zip(chosen, _answers(predict, chosen), strict=True):
+            for item, answer in zip(chosen, _answers(predict, chosen, batch), strict=True):
                 task: Future[Entry | _Reason]
                 if isinstance(answer, _Reason):
                     task = Future()
                     task.set_result(answer)
                 else:
-                    task = pool.submit(_or_reason, finish, film, content, answer, writes=True)
-                following.append((film, task))
+                    task = pool.submit(_or_reason, finish, item.film, item.content, answer, writes=True)
+                following.append((item.film, task))
             for film, task in finishing:
                 if isinstance(entry := task.result(), _Reason):
                     skip(film, entry.text)
                 else:
                     yield film, entry
             finishing = following
-            chosen = list(islice(ready, batch))
+            chosen = list(next(ready, (0, ()))[1])
+
+
+class _Item(NamedTuple, Generic[Film, Ready]):
+    """A film that was read."""
+
+    place: int
+    film: Film
+    content: Ready
 
 
 class _Reason(NamedTuple):
@@ -136,10 +148,17 @@ class _Reason(NamedTuple):
 
 
 def _answers(
-    predict: Callable[[Sequence[Ready]], Sequence[Answer]], chosen: Sequence[tuple[Any, Ready]]
+    predict: Callable[[Sequence[Ready | None]], Sequence[Answer]], chosen: Sequence[_Item[Any, Ready]], batch: int
 ) -> list[Answer | _Reason]:
+    """The network's answer to each film of a batch, or why there is none."""
+    if not chosen:
+        return []
+    films: list[Ready | None] = [None] * batch
+    for item in chosen:
+        films[item.place % batch] = item.content
     try:
-        return list(predict([content for _, content in chosen])) if chosen else []
+        answers = predict(films)
+        return [answers[item.place % batch] for item in chosen]
     except Exception as error:
         if is_out_of_memory(error):
             raise RunError(
@@ -147,25 +166,29 @@ def _answers(
             ) from error
         if len(chosen) == 1:
             return [_Reason(_fault(error))]
-    return [answer for one in chosen for answer in _answers(predict, [one])]
+    return [answer for item in chosen for answer in _answers(predict, [item], batch)]
 
 
 def _read_ahead(
-    pool: Executor, films: Iterable[Film], read: Callable[[Film], Ready], count: int, skip: Callable[[Film, str], None]
-) -> Iterator[tuple[Film, Ready]]:
+    pool: Executor,
+    films: Iterable[tuple[int, Film]],
+    read: Callable[[Film], Ready],
+    count: int,
+    skip: Callable[[Film, str], None],
+) -> Iterator[_Item[Film, Ready]]:
     """The films that can be read, in order; the next ``count`` are being read meanwhile."""
-    reading: deque[tuple[Film, Future[Ready | _Reason]]] = deque()
+    reading: deque[tuple[int, Film, Future[Ready | _Reason]]] = deque()
     remaining = iter(films)
     while True:
-        for film in islice(remaining, count + 1 - len(reading)):
-            reading.append((film, pool.submit(_or_reason, read, film)))
+        for place, film in islice(remaining, count + 1 - len(reading)):
+            reading.append((place, film, pool.submit(_or_reason, read, film)))
         if not reading:
             return
-        film, task = reading.popleft()
+        place, film, task = reading.popleft()
         if isinstance(content := task.result(), _Reason):
             skip(film, content.text)
         else:
-            yield film, content
+            yield _Item(place, film, content)
 
 
 def _or_reason(work: Callable[..., T], film: Any, *arguments: Any, writes: bool = False) -> T | _Reason:

@@ -10,5 +10,6 @@ echo "== lint"
 echo "== types"
 "$python" -m mypy
 echo "== tests"
-# Two at a time: most of the time is spent tracing graphs, which a process does on one core.
-"$python" -m pytest -m "not slow" -q -rfEs --durations=10 -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered
+# Two at a time: most of the time is spent tracing graphs, which a process does on one core. With arguments
+# --cov --cov-report=term-missing:skip-covered it also says which lines no test runs, and takes a minute longer.
+"$python" -m pytest -m "not slow" -q -rfEs --durations=10 -n 2 --dist loadfile "$@"

@@ -202,6 +202,27 @@ def test_a_single_film_and_a_batch(weights: list[str], source: Path, tmp_path: P
     assert (single != batch).mean() < 0.001
 
 
+def test_no_film_of_a_scanner_gets_anothers_mask(weights: list[str], tmp_path: Path) -> None:
+    """300 names alike in their first 40 characters, through the real command, whose threads write side by side."""
+    (tmp_path / "films").mkdir()
+    films = []
+    for number, path in enumerate(PHANTOMS[:12]):
+        films.append(tmp_path / f"{number}.png")
+        Image.fromarray(read_film(path)).resize((96 + number, 128)).save(films[-1])
+    names = {f"1.3.12.2.1107.5.3.56.20123.11.2024010508{k:06}.png": films[k % len(films)] for k in range(300)}
+    for name, film in names.items():
+        (tmp_path / "films" / name).hardlink_to(film)
+    command = [sys.executable, "inference.py", "--weights", *weights, "--device", "cpu", "--out", str(tmp_path / "out")]
+    subprocess.run([*command, "--src", str(tmp_path / "films")], cwd=ROOT, check=True, timeout=300)
+    first: dict[Path, np.ndarray] = {}
+    for name, film in names.items():
+        mask = np.asarray(Image.open(tmp_path / "out" / "masks" / name))
+        assert mask.shape[1] == Image.open(film).width, "every film of another width, every mask its film's"
+        assert (mask != first.setdefault(film, mask)).mean() < 0.01
+        overlay = Image.open(tmp_path / "out" / "overlays" / name)
+        assert overlay.size == Image.open(tmp_path / "out" / "overlays" / next(n for n in names if names[n] == film)).size
+
+
 def test_bad_files_are_named_and_the_rest_goes_on(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

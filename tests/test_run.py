@@ -32,19 +32,20 @@ class Item(NamedTuple):
 
 
 def outcome(
-    count: int = 10, batch: int = 3, read: object = None, predict: object = None, finish: object = None
+    count: int = 10, batch: int = 3, read: object = None, predict: object = None, finish: object = None,
+    done: Sequence[int] = (),
 ) -> tuple[dict[int, int], dict[int, str]]:
     """What comes out of films 0 to ``count``, doubled by the reader, negated by the network and squared at the end."""
     skipped: dict[int, str] = {}
-    done = work_through(
-        [Item(k) for k in range(count)],
+    worked = work_through(
+        [(k, Item(k)) for k in range(count) if k not in done],
         read or (lambda film: 2 * film.number),  # type: ignore[arg-type]
-        predict or (lambda ready: [-value for value in ready]),  # type: ignore[arg-type]
+        predict or (lambda ready: [value and -value for value in ready]),  # type: ignore[arg-type]
         finish or (lambda film, ready, answer: ready * answer),  # type: ignore[arg-type]
         batch,
         lambda film, reason: skipped.update({film.number: reason}),
     )
-    kept = [(film.number, entry) for film, entry in done]
+    kept = [(film.number, entry) for film, entry in worked]
     assert [number for number, _ in kept] == sorted(number for number, _ in kept)
     return dict(kept), skipped
 
@@ -83,14 +84,32 @@ def test_a_full_disk_ends_the_run(number: int) -> None:
 
 
 def test_a_network_that_fails_on_a_film_fails_on_that_film_alone() -> None:
-    def predict(ready: Sequence[int]) -> list[int]:
+    def predict(ready: Sequence[int | None]) -> list[int | None]:
         if 8 in ready:
             raise ValueError("an eight\nas it is")
-        return [-value for value in ready]
+        return [value and -value for value in ready]
 
     kept, skipped = outcome(predict=predict)
     assert kept == {k: -4 * k * k for k in range(10) if k != 4}
     assert skipped == {4: "cannot be worked on (ValueError: an eight as it is); report this as a fault of the program"}
+
+
+def test_a_film_has_its_place_in_the_batch_whatever_is_done_and_whatever_fails() -> None:
+    """On a processor with vectors, a network's last digits differ by the place."""
+    seen: list[list[int | None]] = []
+
+    def predict(ready: Sequence[int | None]) -> list[int | None]:
+        seen.append(list(ready))
+        return [value and -value for value in ready]
+
+    def read(film: Item) -> int:
+        if film.number == 5:
+            raise FilmError("film 5", "is torn", "copy it again")
+        return 2 * film.number
+
+    kept, skipped = outcome(predict=predict, read=read, done=(0, 1, 3, 6, 7, 8))
+    assert seen == [[None, None, 4], [None, 8, None], [18, None, None]]
+    assert kept == {k: -4 * k * k for k in (2, 4, 9)} and list(skipped) == [5]
 
 
 def test_too_little_memory_for_the_network_ends_the_run_with_a_remedy() -> None:

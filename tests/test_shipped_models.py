@@ -7,8 +7,6 @@ the networks were committed: mean Dice 0.970 (left) and 0.973 (right), worst fil
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,21 +98,3 @@ def test_mirrored_films_are_noticed_or_turned(
         assert row["turned"] == turned and (int(row["height"]), int(row["width"])) == found.shape == truth.shape
         assert all(dice(found == category, truth == category) > 0.9 for category in CATEGORIES), name
         assert row["reasons"] == ("a lateral film by its ViewPosition (LL)" if name == "lateral" else ""), name
-
-
-def test_no_film_of_a_scanner_gets_anothers_mask(results: Path, tmp_path: Path) -> None:
-    """300 names alike in their first 40 characters, through the real command, whose threads write side by side."""
-    films = sorted((PHANTOMS / "images").glob("*.png"))
-    (tmp_path / "films").mkdir()
-    names = {f"1.3.12.2.1107.5.3.56.20123.11.2024010508{k:06}.png": films[k % len(films)] for k in range(300)}
-    for name, film in names.items():
-        (tmp_path / "films" / name).hardlink_to(film)
-    weights = ROOT / "models" / "lungs_small_1.weights.h5"
-    command = [sys.executable, "inference.py", "--weights", str(weights), "--device", "cpu", "--out", str(tmp_path / "out")]
-    subprocess.run([*command, "--src", str(tmp_path / "films")], cwd=ROOT, check=True, timeout=300)
-    for folder in ("masks", "overlays"):
-        alike: dict[Path, set[bytes]] = {}
-        for name, film in names.items():
-            alike.setdefault(film, set()).add((tmp_path / "out" / folder / name).read_bytes())
-        assert [len(contents) for contents in alike.values()] == [1] * 16, f"{folder} of one film are one file"
-        assert len(set.union(*alike.values())) == 16, f"{folder} of different films differ"

@@ -214,13 +214,15 @@ def test_no_film_of_a_scanner_gets_anothers_mask(weights: list[str], tmp_path: P
         (tmp_path / "films" / name).hardlink_to(film)
     command = [sys.executable, "inference.py", "--weights", *weights, "--device", "cpu", "--out", str(tmp_path / "out")]
     subprocess.run([*command, "--src", str(tmp_path / "films")], cwd=ROOT, check=True, timeout=300)
-    first: dict[Path, np.ndarray] = {}
+    masks: dict[Path, np.ndarray] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
     for name, film in names.items():
-        mask = np.asarray(Image.open(tmp_path / "out" / "masks" / name))
-        assert mask.shape[1] == Image.open(film).width, "every film of another width, every mask its film's"
-        assert (mask != first.setdefault(film, mask)).mean() < 0.01
-        overlay = Image.open(tmp_path / "out" / "overlays" / name)
-        assert overlay.size == Image.open(tmp_path / "out" / "overlays" / next(n for n in names if names[n] == film)).size
+        with Image.open(tmp_path / "out" / "masks" / name) as image:
+            mask = np.asarray(image)
+        # Every film has another width, and every mask its film's.
+        assert mask.shape == read_film(film).shape and (mask != masks.setdefault(film, mask)).mean() < 0.01
+        with Image.open(tmp_path / "out" / "overlays" / name) as image:
+            assert image.size == sizes.setdefault(film, image.size)
 
 
 def test_bad_files_are_named_and_the_rest_goes_on(

@@ -59,7 +59,7 @@ def test_killed_at_random_moments(command: str, tmp_path: Path) -> None:
                     "pyramid_output_channels": 16, "rpn_channels": 16, "box_head_channels": 32, "mask_head_channels": 16,
                     "train_batch_norm": True, "anchor_scales": [8, 16, 32, 64, 128]},
         "proposals": {"before_nms": 200, "training_count": 30, "inference_count": 30},
-        "training": {"heads_epochs": 3, "all_epochs": 4, "batch_size": 2, "optimiser": "adam", "schedule": "cosine",
+        "training": {"heads_epochs": 2, "all_epochs": 3, "batch_size": 2, "optimiser": "adam", "schedule": "cosine",
                      "augmentation": {"rotation": 4.0, "scale": 0.05, "noise": 0.03, "apparatus": 0.5}},
         "bag": {"members": 1, "min_votes": 1},
     }))  # fmt: skip

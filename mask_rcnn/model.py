@@ -302,14 +302,15 @@ class MaskRCNN:
             layer.trainable = re.match(LAYER_GROUPS[layers], name) is not None
         training = self.config.training
         optimiser: keras.optimizers.Optimizer
+        # Named, as Keras else numbers them within a process, and equal states shall be equal files.
         if training.optimiser == "sgd":
             optimiser = keras.optimizers.SGD(
-                learning_rate, momentum=training.momentum, global_clipnorm=training.gradient_clip_norm
+                learning_rate, momentum=training.momentum, global_clipnorm=training.gradient_clip_norm, name="sgd"
             )
         else:
-            optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm)
+            optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm, name="adam")
         if self.network.pyramid.compute_dtype == "float16":  # whose least number most gradients fall below
-            optimiser = keras.optimizers.LossScaleOptimizer(optimiser)
+            optimiser = keras.optimizers.LossScaleOptimizer(optimiser, name="loss_scale")
         # Built inside the training step, its variables would have the step traced twice.
         optimiser.build(self.network.trainable_variables)
         self.network.compile(optimizer=optimiser, jit_compile=self._jit_compile)

@@ -199,6 +199,11 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     assert training_run.beginning(same.of_member(1), same.validation, None) == begun
     assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
 
+    blank = dataclasses.replace(films.validation[0], labels=np.zeros_like(films.validation[0].labels))
+    other_validation = training_run.beginning(films.of_member(1), [blank, *films.validation[1:]], None)
+    with pytest.raises(training_run.TrainingError, match="begun with other validation films"):
+        training_run.read_progress(runs / "tiny_1", config, other_validation)
+
     mask = tmp_path / "phantoms" / "masks" / films.of_member(1)[0].record.path.name
     pixels = np.array(Image.open(mask))
     pixels[:200] = 0

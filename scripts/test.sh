@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# bash scripts/test.sh: sets up what is missing, then lint, types and tests with their coverage; setup.cfg configures all.
+# bash scripts/test.sh: sets up what is missing, then lint, types and tests; setup.cfg configures all.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh requirements.txt requirements-dev.txt

@@ -19,7 +19,7 @@ from mask_rcnn import imagenet
 from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
 from mask_rcnn.files import replacing_path
-from mask_rcnn.version import __version__
+from mask_rcnn.formats import stamp
 from mask_rcnn.weights_file import (
     FORMAT,
     CheckpointError,
@@ -72,8 +72,7 @@ def save(
     with replacing_path(path, ENDING) as partial:
         network.save_weights(partial)
         with h5py.File(partial, "a") as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["program"] = __version__
+            file.attrs.update(stamp(FORMAT))
             file.attrs["config"] = json.dumps(config_in_file(config))
             file.attrs["notes"] = json.dumps(notes or {})
         if half:

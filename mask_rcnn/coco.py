@@ -22,8 +22,8 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from mask_rcnn.files import write_bytes
+from mask_rcnn.formats import stamp
 from mask_rcnn.outlines import check_inside, check_runs, check_size, polygons_of
-from mask_rcnn.version import __version__
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2
 CATEGORIES = {LEFT_LUNG: "left_lung", RIGHT_LUNG: "right_lung"}
@@ -117,8 +117,7 @@ def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
     """An empty dataset: ``info`` with format, program, laterality and where it comes from, the categories, no images yet."""
     return {
         "info": {
-            "description": DESCRIPTION, "format": FORMAT, "program": __version__, "laterality": laterality,
-            **provenance,
+            "description": DESCRIPTION, **stamp(FORMAT), "laterality": laterality, **provenance,
         },  # fmt: skip
         "licenses": [],
         "categories": [{"id": key, "name": name, "supercategory": "lung"} for key, name in CATEGORIES.items()],

@@ -10,6 +10,8 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mask_rcnn.images import HEAD
+
 if TYPE_CHECKING:
     from pydicom import FileDataset
 
@@ -32,7 +34,6 @@ ATTRIBUTES = (
     "FieldOfViewHorizontalFlip",
 )  # fmt: skip
 
-_HEAD = 132  # bytes: the preamble and its prefix
 _FILE_META, _IDENTIFYING = 0x0002, 0x0008
 _FIRST_GROUPS = (_FILE_META, _IDENTIFYING)  # what a file without a preamble begins with
 _UNDEFINED = 0xFFFFFFFF
@@ -52,16 +53,16 @@ def looks_like_dicom(head: bytes) -> bool:
     tags rising, even lengths, values of text in text; in implicit or explicit VR, of little or (explicit) big endian.
     No other kind of file begins so.
     """
-    if head[128:_HEAD] == b"DICM":
+    if head[128:HEAD] == b"DICM":
         return True
     encodings = ((True, "<"), (False, "<"), (True, ">"))
-    return len(head) >= _HEAD and any(_has_elements(head, explicit, order) for explicit, order in encodings)
+    return len(head) >= HEAD and any(_has_elements(head, explicit, order) for explicit, order in encodings)
 
 
 def _has_elements(head: bytes, explicit: bool, order: str) -> bool:
     """Whether a head is elements of explicit or implicit VR from its first byte on."""
     at, count, last = 0, 0, (0, -1)
-    while at + 12 <= _HEAD:
+    while at + 12 <= HEAD:
         tag = group, number = struct.unpack_from(order + "HH", head, at)
         if tag <= last or (count == 0 and (group not in _FIRST_GROUPS or number > 0xFF)):
             return False
@@ -78,7 +79,7 @@ def _has_elements(head: bytes, explicit: bool, order: str) -> bool:
         if length % 2 or (number == 0 and length != 4):
             return False
         if is_text and group in _FIRST_GROUPS:
-            value = head[body : min(body + length, _HEAD)]
+            value = head[body : min(body + length, HEAD)]
             if not (_CODE if number < _FIRST_NAME else _NAME).fullmatch(value) and not _ITEMS.match(value):
                 return False
         at, last = body + length, tag

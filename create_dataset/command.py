@@ -39,15 +39,15 @@ from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import REPORT, write_report
 from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import WeightsError, encoder_of, load_unet
-from mask_rcnn.backend import DeviceError
-from mask_rcnn.coco import new_dataset, read_dataset, write_json
 from mask_rcnn.config import Config, ConfigError, QualityConfig, apply_settings, load_config
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import writable
-from mask_rcnn.formats import FormatError
-from mask_rcnn.journal import Journal
-from mask_rcnn.progress import progress, warn
-from mask_rcnn.run import RunError, set_aside, sole_run
+from mask_rcnn.dataset.coco import new_dataset, read_dataset
+from mask_rcnn.run.folder import RunError, set_aside, sole_run
+from mask_rcnn.run.journal import Journal
+from mask_rcnn.system.backend import DeviceError
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import writable, write_json
+from mask_rcnn.system.formats import FormatError
+from mask_rcnn.system.progress import progress, warn
 
 if TYPE_CHECKING:
     import keras

@@ -18,11 +18,14 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from mask_rcnn.progress import progress, warn
-from mask_rcnn import legacy
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, annotation, decode_mask
-from mask_rcnn.files import file_version, replacing
-from mask_rcnn.radiograph import MIN_SIDE, FilmError, read_film
+from mask_rcnn.dataset import legacy
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import MIN_SIDE, read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import file_version, replacing
+from mask_rcnn.system.progress import progress, warn
 
 Record = dict[str, Any]  # an image or an annotation of the dataset
 

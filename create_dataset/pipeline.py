@@ -19,11 +19,11 @@ from create_dataset.lungs import enlarge_lungs, find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import Source
 from create_dataset.unet import prepare, probabilities
-from mask_rcnn.chest import SIDE, stretch_to_square
-from mask_rcnn.coco import annotation
-from mask_rcnn.duplicates import fingerprint
-from mask_rcnn.journal import Entry
-from mask_rcnn.run import ReadFilm, read_once, work_through
+from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.films.duplicates import fingerprint
+from mask_rcnn.run.engine import ReadFilm, read_once, work_through
+from mask_rcnn.run.journal import Entry
 
 if TYPE_CHECKING:
     import keras

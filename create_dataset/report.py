@@ -16,12 +16,12 @@ from typing import Any, TypeVar
 
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import histogram, strip, summary
-from mask_rcnn.journal import Journal
-from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW, STATUSES
 from create_dataset.thumbnails import draw_thumbnails
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.drawing import LEGENDS, LUNG_COLOURS
-from mask_rcnn.files import write_bytes
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, REVIEW, STATUSES
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.results.drawing import LEGENDS, LUNG_COLOURS
+from mask_rcnn.run.journal import Journal
+from mask_rcnn.system.files import write_bytes
 
 REPORT = "report.html"
 SHEET = 60  # films of each status that are shown

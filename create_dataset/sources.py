@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from mask_rcnn import finding
-from mask_rcnn.folders import NAMELESS, is_class, is_holder, split_of
-from mask_rcnn.patients import patient_folders, patient_of, tell_patients
-from mask_rcnn.progress import progress
-from mask_rcnn.radiograph import film_stem
+from mask_rcnn.dataset.patients import patient_folders, patient_of, tell_patients
+from mask_rcnn.films import finding
+from mask_rcnn.films.folders import NAMELESS, is_class, is_holder, split_of
+from mask_rcnn.films.names import film_stem
+from mask_rcnn.system.progress import progress
 
 
 class SourceError(ValueError):

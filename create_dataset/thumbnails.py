@@ -19,11 +19,12 @@ import numpy as np
 from PIL import Image
 
 from create_dataset.assemble import JudgedFilm
-from mask_rcnn.journal import Entry, Journal
-from mask_rcnn.progress import progress
-from mask_rcnn.coco import decode_mask
-from mask_rcnn.drawing import outline_lung
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.results.drawing import outline_lung
+from mask_rcnn.run.journal import Entry, Journal
+from mask_rcnn.system.progress import progress
 
 SIDE, JPEG_QUALITY = 240, 75  # pixels; about 8 KB a film
 

@@ -15,7 +15,7 @@ __all__ = ["Config", "MaskRCNN", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "MaskRCNN":  # when it is asked for: Keras takes seconds to import, and floor 0 does without
-        from mask_rcnn.backend import import_keras
+        from mask_rcnn.system.backend import import_keras
 
         import_keras()
         from mask_rcnn.model import MaskRCNN

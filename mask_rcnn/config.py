@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from mask_rcnn import strict_yaml
+from mask_rcnn.system import strict_yaml
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 

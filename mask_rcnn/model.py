@@ -23,11 +23,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from mask_rcnn import checkpoint, losses
 from mask_rcnn.config import READING_SECTIONS, Config, DetectionConfig, apply_settings
-from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
-from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
+from mask_rcnn.network import losses
+from mask_rcnn.network.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
+from mask_rcnn.network.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
 from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
+from mask_rcnn.weights import checkpoint
 
 Tensor = Any
 

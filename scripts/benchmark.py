@@ -28,10 +28,10 @@ import numpy as np
 
 from create_dataset import command, pipeline
 from create_dataset.unet import probabilities
-from mask_rcnn.coco import new_dataset
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.radiograph import FilmError
+from mask_rcnn.dataset.coco import new_dataset
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.system.console import forgiving_streams
 
 PREPARED = 8  # batches, over and over
 

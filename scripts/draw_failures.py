@@ -20,17 +20,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import cv2
 import numpy as np
-
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.drawing import outline_lung
-from mask_rcnn.ensemble import bag_film, film_agreement, label_mask
-from mask_rcnn.files import write_bytes
-from mask_rcnn.members import InferenceError, detect, load_members
-from mask_rcnn.metrics import dice
-from mask_rcnn.radiograph import equalise, read_film, read_labels
-from mask_rcnn.results import picture_png
 from spoiled_films import SPOILERS
+
+from mask_rcnn.bag.agreement import film_agreement
+from mask_rcnn.bag.lung import label_mask
+from mask_rcnn.bag.members import InferenceError, detect, load_members
+from mask_rcnn.bag.vote import bag_film
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.radiograph import read_film, read_labels
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.results.drawing import outline_lung
+from mask_rcnn.results.pictures import picture_png
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 KINDS = ("white_out", "blur", "overexpose", "crop_side", "crop_window", "rotate_30", "rotate_90", "mirror", "occlude",

@@ -36,20 +36,28 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn import evaluation
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, annotation, mask_box, write_json
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.ensemble import Lung, bag_film, label_mask
-from mask_rcnn.files import writable, write_bytes
-from mask_rcnn.members import InferenceError, detect, load_members
-from mask_rcnn.radiograph import FilmError, equalise, resize_labels
-from mask_rcnn.records import DrawnFilm, FilmRecord, read_drawn, read_records
-from mask_rcnn.results import picture_png
-from mask_rcnn.visualize import overlay
+from mask_rcnn.bag.lung import Lung, label_mask
+from mask_rcnn.bag.members import InferenceError, detect, load_members
+from mask_rcnn.bag.vote import bag_film
+from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.records import DrawnFilm, FilmRecord, read_drawn
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation.film import COLUMNS, LUNGS, coco_result, dice_moved, error_map, is_right, measure_film
+from mask_rcnn.evaluation.summary import average_precision, calibration, drawn_offset, summarise
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.square import resize_labels
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, SIDES
+from mask_rcnn.results.overlay import overlay
+from mask_rcnn.results.pictures import picture_png
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import writable, write_bytes, write_json
+from mask_rcnn.utils import mask_box
 
 BATCH, BATCH_PIXELS = 8, 16_000_000  # films, and pixels of them, that are in memory at once
-ERRORS = ("missed", "excess")  # in the order of ``evaluation.error_map``
+ERRORS = ("missed", "excess")  # in the order of ``error_map``
 WORST, PICTURE_SIDE = 10, 800  # films, pixels
 PRINTED = {"iou": 4, "hd95_px": 2, "hd95_percent": 2, "hd95_mm": 2, "msd_px": 2, "msd_mm": 2, "box_iou": 4}  # with digits
 
@@ -209,32 +217,32 @@ def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: fl
             evidence = kept.networks.setdefault(network, Evidence())
             for (number, (_, drawn, mm)), finding in zip(batch, findings, strict=True):
                 lungs = {category: fit(lung, drawn.shape) for category, lung in finding.lungs.items()}
-                row = evaluation.measure_film(lungs, drawn, mm)
+                row = measure_film(lungs, drawn, mm)
                 evidence.rows.append({"network": network, "film": names[number], **row})
                 for category, maps in evidence.errors.items():
                     if (drawn == category).any():
                         mask = lungs[category].mask if category in lungs else np.zeros(drawn.shape, bool)
-                        maps.append(evaluation.error_map(mask, drawn == category, category))
-                        evidence.moved.append(evaluation.dice_moved(mask, drawn == category))
+                        maps.append(error_map(mask, drawn == category, category))
+                        evidence.moved.append(dice_moved(mask, drawn == category))
                 for category, lung in finding.detections:
                     lung = fit(lung, drawn.shape)
-                    evidence.results.append(evaluation.coco_result(number, category, lung))
-                    evidence.right.append(evaluation.is_right(category, lung.mask, drawn))
-                dices = [row[f"dice_{side}"] for side in evaluation.SIDES.values()]
+                    evidence.results.append(coco_result(number, category, lung))
+                    evidence.right.append(is_right(category, lung.mask, drawn))
+                dices = [row[f"dice_{side}"] for side in SIDES.values()]
                 if network == judged and not np.isnan(dices).all():
                     kept.worst.append((float(np.nanmin(dices)), number, records[number], lungs))
             kept.worst = sorted(kept.worst, key=lambda film: film[:2])[:WORST]
     return kept
 
 
-def summarise(kept: Evaluation) -> dict[str, dict[str, Any]]:
+def summaries_of(kept: Evaluation) -> dict[str, dict[str, Any]]:
     return {
-        network: evaluation.summarise(evidence.rows)
-        | {"average_precision": evaluation.average_precision(kept.images, kept.annotations, evidence.results)}
-        | {"calibration": evaluation.calibration([found["score"] for found in evidence.results], evidence.right)}
-        | {"error_map": {evaluation.SIDES[category]: dict(zip(ERRORS, np.mean(maps, axis=0).tolist(), strict=True))
+        network: summarise(evidence.rows)
+        | {"average_precision": average_precision(kept.images, kept.annotations, evidence.results)}
+        | {"calibration": calibration([found["score"] for found in evidence.results], evidence.right)}
+        | {"error_map": {SIDES[category]: dict(zip(ERRORS, np.mean(maps, axis=0).tolist(), strict=True))
                          for category, maps in evidence.errors.items() if maps}}
-        | {"drawn_offset": evaluation.drawn_offset(evidence.moved)}
+        | {"drawn_offset": drawn_offset(evidence.moved)}
         for network, evidence in kept.networks.items()
     }
 
@@ -266,7 +274,7 @@ def draw_worst(kept: Evaluation, folder: Path) -> None:
 def csv_text(kept: Evaluation) -> str:
     """A line a network and film; what is undefined is empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, ("network", "film", *evaluation.COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(table, ("network", "film", *COLUMNS), lineterminator="\n")
     writer.writeheader()
     for evidence in kept.networks.values():
         for row in evidence.rows:
@@ -283,7 +291,7 @@ def table_lines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
     lines = [["network", "lung", "Dice [95 % interval]", "worst", "IoU", "HD95 px", "% of width", "HD95 mm", "MSD px",
               "MSD mm", "box IoU", "AP mask", "AP box", "ECE", "missed", "swapped"]]
     for network, summary in summaries.items():
-        for lung in evaluation.LUNGS:
+        for lung in LUNGS:
             dice = summary[lung]["dice"]
             line = [network, lung, "undefined", ""]
             if dice["mean"] is not None:
@@ -292,7 +300,7 @@ def table_lines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
             for measure, digits in PRINTED.items():
                 mean = summary[lung].get(measure, {}).get("mean")
                 line.append("" if mean is None else f"{mean:.{digits}f}")
-            if lung == evaluation.LUNGS[-1]:
+            if lung == LUNGS[-1]:
                 precision, calibrated = summary["average_precision"], summary["calibration"]
                 line += [f"{precision[kind]['ap']:.4f}" if precision else "" for kind in ("mask", "box")]
                 line.append(f"{calibrated['expected_calibration_error']:.4f}" if calibrated else "")
@@ -346,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = evaluate(find, judged, records, arguments.spacing)
         if not kept.images:
             raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
-        summaries = summarise(kept)
+        summaries = summaries_of(kept)
         write_bytes(arguments.out / "films.csv", csv_text(kept).encode("utf-8", "replace"))
         write_json(arguments.out / "evaluation.json", {
             "command": writable(shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)])),

@@ -22,14 +22,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
 from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box, write_json
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.checks.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import mask_box
 
 BATCH = 8
 OUTLIERS = 0.02  # of the films, twice: the shapes furthest from the mean

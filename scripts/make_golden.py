@@ -35,11 +35,12 @@ import numpy as np
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mask_rcnn.coco import decode_mask, read_dataset
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import write_bytes
-from mask_rcnn.radiograph import read_film, read_labels
-from mask_rcnn.results import label_png
+from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.radiograph import read_film, read_labels
+from mask_rcnn.results.pictures import label_png
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes
 
 PHANTOMS, GOLDEN = ROOT / "data" / "phantoms", ROOT / "tests" / "golden" / "phantoms"
 WEIGHTS = sorted((ROOT / "models").glob("*.h5"))
@@ -145,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import evaluate
 
     from create_dataset import command
-    from mask_rcnn import inference_command
+    from mask_rcnn.commands import inference as inference_command
 
     weights = ["--weights", *map(str, WEIGHTS)]
     with tempfile.TemporaryDirectory() as name:

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import write_bytes
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes
 
 if __package__:
     from .phantom import draw_phantom

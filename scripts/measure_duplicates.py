@@ -34,10 +34,10 @@ from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare, probabilities
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.duplicates import find_groups, fingerprint
-from mask_rcnn.images import FilmError, to_8_bit
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.films.duplicates import find_groups, fingerprint
+from mask_rcnn.films.images import FilmError, to_8_bit
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
 
 Change = Callable[[np.ndarray], np.ndarray]
 

@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
 
 Spoil = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 

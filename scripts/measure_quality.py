@@ -33,22 +33,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
+from other_pictures import PICTURES
+from spoiled_films import SPOILERS
 from tqdm import tqdm
 
 from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.quality import measure
-from mask_rcnn.quality import ACCEPTED, STATUSES, judge
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
-from mask_rcnn.coco import CATEGORIES, write_json
+from mask_rcnn.checks.quality import ACCEPTED, STATUSES, judge
 from mask_rcnn.config import Config, QualityConfig, load_config
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.metrics import dice
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.radiograph import FilmError, read_film, read_labels, resize_labels
-from other_pictures import PICTURES
-from spoiled_films import SPOILERS
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film, read_labels
+from mask_rcnn.films.square import resize_labels
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_json
 
 BATCH = 8
 AS_IT_IS, NO_CHEST = "as it is", "no chest"

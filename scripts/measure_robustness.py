@@ -28,18 +28,20 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import cv2
 import numpy as np
-
-from mask_rcnn.augmentation import equip
-from mask_rcnn.coco import DatasetError, mask_box, write_json
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.evaluation import SIDES, bootstrap_intervals
-from mask_rcnn.files import write_bytes
-from mask_rcnn.members import InferenceError, load_members
-from mask_rcnn.radiograph import FilmError
-from mask_rcnn.records import read_records
 from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, look_at_all
 from spoiled_films import Pair, Spoiler, invert, warp
+
+from mask_rcnn.bag.members import InferenceError, load_members
+from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.dataset.augmentation import equip
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation.summary import bootstrap_intervals
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.lungs import SIDES
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes, write_json
+from mask_rcnn.utils import mask_box
 
 
 def turn(degrees: float, film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:

@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE")
     arguments = parser.parse_args(argv)
-    from mask_rcnn.checkpoint import CheckpointError
     from mask_rcnn.model import MaskRCNN
+    from mask_rcnn.weights.checkpoint import CheckpointError
 
     weights = [path for pattern in arguments.weights for path in sorted(glob.glob(pattern)) or [pattern]]
     try:

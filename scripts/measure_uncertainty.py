@@ -34,20 +34,26 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
+from spoiled_films import SPOILERS, Spoiler
 from tqdm import tqdm
 
 from create_dataset.command import positive
-from mask_rcnn.coco import CATEGORIES, DatasetError, write_json
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.ensemble import bag_film, film_agreement
-from mask_rcnn.files import write_bytes
-from mask_rcnn.members import InferenceError, Member, detect, load_members
-from mask_rcnn.metrics import dice, roc_area, youden_threshold
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import FilmError, equalise, resize_labels
-from mask_rcnn.records import FilmRecord, read_drawn, read_records
-from spoiled_films import SPOILERS, Spoiler
+from mask_rcnn.bag.agreement import film_agreement
+from mask_rcnn.bag.members import InferenceError, Member, detect, load_members
+from mask_rcnn.bag.vote import bag_film
+from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.records import FilmRecord, read_drawn
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.evaluation.roc import roc_area, youden_threshold
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.square import resize_labels
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes, write_json
 
 AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"
 BAD, GOOD = 0.90, 0.95  # Dice: a result to be caught, a result not to be sent to review

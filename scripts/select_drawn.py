@@ -34,12 +34,14 @@ from tqdm import tqdm
 
 from create_dataset.lungs import find_lungs
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
-from mask_rcnn.backend import DeviceError
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import write_bytes
-from mask_rcnn.radiograph import FilmError, read_film, read_labels
-from mask_rcnn.records import read_records
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film, read_labels
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.backend import DeviceError
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_bytes
 
 # Of 565 Shenzhen films 13 % lie above it, which were looked at one by one: below 0.06 the drawing differs in details,
 # above it a piece of heart, aorta or mediastinum is part of the lung.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 Pair = tuple[np.ndarray, np.ndarray]
 Spoiler = Callable[[np.ndarray, np.ndarray, np.random.Generator], Pair]

@@ -30,10 +30,13 @@ import numpy as np
 from tqdm import tqdm
 
 from create_dataset.unet import SIDE, build_unet
-from mask_rcnn.checkpoint import ENDING, halve
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import replacing_path
-from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.names import FILM_SUFFIXES
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import replacing_path
+from mask_rcnn.weights.checkpoint import ENDING, halve
 
 
 def read_pairs(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:

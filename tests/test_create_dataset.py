@@ -26,14 +26,16 @@ from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
 from create_dataset.command import LEGACY, OWN_UNET, main
 from create_dataset.lungs import find_lungs
-from mask_rcnn.quality import ACCEPTED, REJECTED, STATUSES
 from create_dataset.report import REPORT
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, decode_mask, read_dataset
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.radiograph import read_film
-from mask_rcnn.records import read_records
+from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHANTOMS = sorted((REPOSITORY / "data" / "phantoms" / "images").glob("*.png"))

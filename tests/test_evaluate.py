@@ -17,12 +17,17 @@ import tiny
 from PIL import Image
 from script import copy_phantoms, load_script
 
-from mask_rcnn import coco, evaluation
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
+from mask_rcnn.bag.lung import Lung
 from mask_rcnn.config import config_from_dict
-from mask_rcnn.ensemble import Lung
-from mask_rcnn.metrics import dice
-from mask_rcnn.records import read_drawn, read_records
+from mask_rcnn.dataset.records import read_drawn
+from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation.film import LUNGS, dice_moved, error_map, is_right, measure_film
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.evaluation.summary import average_precision, bootstrap_intervals, calibration, drawn_offset, summarise
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import mask_box
 
 HEIGHT, WIDTH = 50, 80
 
@@ -115,46 +120,46 @@ def test_measures(
 
 def test_distances_of_a_shifted_lung() -> None:
     drawn = rectangles()
-    row = evaluation.measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, (2.0, 0.5))
-    for lung in evaluation.LUNGS:
+    row = measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, (2.0, 0.5))
+    for lung in LUNGS:
         assert row[f"hd95_px_{lung}"] == 4 and row[f"hd95_percent_{lung}"] == 100 * 4 / WIDTH
         assert row[f"hd95_mm_{lung}"] == 2
         assert row[f"dice_{lung}"] == pytest.approx(16 / 20) and row[f"iou_{lung}"] == pytest.approx(16 / 24)
     assert row["box_iou_left"] == pytest.approx(16 / 24)
-    row = evaluation.measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, None)
+    row = measure_film(lungs_of(np.roll(drawn, 4, axis=1)), drawn, None)
     assert row["hd95_px_left"] == 4 and math.isnan(row["hd95_mm_left"]) and math.isnan(row["msd_mm_both"])
 
 
 def test_what_is_neither_found_nor_drawn_is_undefined() -> None:
     only_right = rectangles() * (rectangles() == RIGHT_LUNG)
-    row = evaluation.measure_film(lungs_of(only_right), only_right, None)
+    row = measure_film(lungs_of(only_right), only_right, None)
     assert math.isnan(row["dice_left"]) and row["dice_right"] == row["dice_both"] == 1 and row["missed"] == 0
-    summary = evaluation.summarise([{"film": "a", **row}, {"film": "b", **row, "dice_right": 0.5}])
+    summary = summarise([{"film": "a", **row}, {"film": "b", **row, "dice_right": 0.5}])
     assert summary["left"]["dice"] == {
         "mean": None, "interval": None, "median": None, "worst": None, "worst_film": None, "undefined": 2
     }
     right = summary["right"]["dice"]
     assert (right["mean"], right["worst"], right["worst_film"], right["interval"]) == (0.75, 0.5, "b", [0.5, 1])
-    found_too_much = evaluation.measure_film(lungs_of(rectangles()), only_right, None)
+    found_too_much = measure_film(lungs_of(rectangles()), only_right, None)
     assert found_too_much["dice_left"] == 0 and math.isnan(found_too_much["box_iou_left"])
 
 
 def test_average_precision_counts_what_is_too_much_and_too_little(script: ModuleType, tmp_path: Path) -> None:
     kept = evaluated(script, write_rectangles(tmp_path / "data", 2), lambda k, labels: np.roll(labels, 4 * k, axis=1))
     network = kept.networks["network"]
-    precision = evaluation.average_precision(kept.images, kept.annotations, network.results)
+    precision = average_precision(kept.images, kept.annotations, network.results)
     # One film is perfect; the other's IoU is 2 / 3: above four of the ten thresholds. With one film of two found, COCO
     # reads precision 1 at 51 of its 101 recalls.
     assert precision is not None
     assert precision["mask"]["ap50"] == 1 and precision["mask"]["ap75"] == pytest.approx(51 / 101)
     assert precision["mask"]["ap"] == pytest.approx(0.4 + 0.6 * 51 / 101) == precision["box"]["ap"]
     stray = {**network.results[0], "score": 1.0, "category_id": RIGHT_LUNG}
-    worse = evaluation.average_precision(kept.images, kept.annotations, [*network.results, stray])
+    worse = average_precision(kept.images, kept.annotations, [*network.results, stray])
     assert worse is not None and worse["mask"]["ap75"] < precision["mask"]["ap75"]
     unknown = [{**result, "score": math.nan} for result in network.results]
-    assert evaluation.average_precision(kept.images, kept.annotations, unknown) is None
-    assert evaluation.average_precision(kept.images, [], network.results) is None
-    assert evaluation.calibration([result["score"] for result in unknown], network.right) is None
+    assert average_precision(kept.images, kept.annotations, unknown) is None
+    assert average_precision(kept.images, [], network.results) is None
+    assert calibration([result["score"] for result in unknown], network.right) is None
 
 
 def test_where_the_errors_lie() -> None:
@@ -163,12 +168,12 @@ def test_where_the_errors_lie() -> None:
     found = drawn.copy()
     found[10:13, 20:24] = False  # at the top, on the image's left: medial in a left lung
     found[45:55, 32:34] = True  # at the base, beyond the other side
-    left, right = (evaluation.error_map(found, drawn, category) for category in (LEFT_LUNG, 3 - LEFT_LUNG))
+    left, right = (error_map(found, drawn, category) for category in (LEFT_LUNG, 3 - LEFT_LUNG))
     expected = np.zeros((2, 4, 3))
     expected[0, 0, 0], expected[1, 3, 2] = 12 / 480, 20 / 480
     np.testing.assert_allclose(left, expected)
     np.testing.assert_allclose(right, expected[:, :, ::-1])
-    assert not evaluation.error_map(drawn, drawn, LEFT_LUNG).any()
+    assert not error_map(drawn, drawn, LEFT_LUNG).any()
 
 
 @pytest.mark.parametrize("side", [200, 480])
@@ -183,10 +188,10 @@ def test_an_offset_of_the_drawn_lungs_is_told(side: int) -> None:
     for _ in range(30):
         y, x = rng.uniform(0.45, 0.55, 2) * side
         found, drawn = lung(y, x), lung(y + 0.0012 * side, x - 0.002 * side)
-        moved.append(evaluation.dice_moved(found, drawn))
+        moved.append(dice_moved(found, drawn))
         true.append(dice(found, drawn))
         assert moved[-1][0][0] == pytest.approx(true[-1]) and moved[-1][1] == pytest.approx({200: 0.5, 480: 200 / 480}[side])
-    offset = evaluation.drawn_offset(moved)
+    offset = drawn_offset(moved)
     assert offset is not None
     assert offset["right"] == pytest.approx(-0.2, abs=0.04) and offset["down"] == pytest.approx(0.12, abs=0.04)
     assert 0 < offset["dice_gained"] < 1 - np.mean(true)
@@ -194,45 +199,45 @@ def test_an_offset_of_the_drawn_lungs_is_told(side: int) -> None:
 
 def test_an_offset_that_cannot_be_told() -> None:
     drawn = rectangles() == LEFT_LUNG
-    assert evaluation.drawn_offset([]) is None
-    assert evaluation.drawn_offset([evaluation.dice_moved(np.zeros_like(drawn), drawn)]) is None, "nothing found"
-    assert evaluation.drawn_offset([evaluation.dice_moved(np.roll(drawn, 5, axis=1), drawn)]) is None, "beyond the step"
+    assert drawn_offset([]) is None
+    assert drawn_offset([dice_moved(np.zeros_like(drawn), drawn)]) is None, "nothing found"
+    assert drawn_offset([dice_moved(np.roll(drawn, 5, axis=1), drawn)]) is None, "beyond the step"
 
 
 def test_calibration_of_known_scores() -> None:
-    answer = evaluation.calibration([0.95] * 10 + [0.55] * 30, [True] * 9 + [False] + [True] * 24 + [False] * 6)
+    answer = calibration([0.95] * 10 + [0.55] * 30, [True] * 9 + [False] + [True] * 24 + [False] * 6)
     assert answer is not None
     assert answer["expected_calibration_error"] == pytest.approx(0.25 * 0.05 + 0.75 * 0.25)
     assert answer["bins"][9] == {"from": 0.9, "to": 1.0, "detections": 10, "score": pytest.approx(0.95), "right": 0.9}
     assert [of_bin["detections"] for of_bin in answer["bins"]] == [0, 0, 0, 0, 0, 30, 0, 0, 0, 10]
     assert answer["bins"][0]["score"] is None
-    at_edges = evaluation.calibration([0.0, 0.1, 0.9, 1.0], [True] * 4)
+    at_edges = calibration([0.0, 0.1, 0.9, 1.0], [True] * 4)
     assert at_edges is not None and [of_bin["detections"] for of_bin in at_edges["bins"]] == [2] + [0] * 7 + [1, 1]
-    assert evaluation.calibration([], []) is None
+    assert calibration([], []) is None
 
 
 def test_what_counts_as_right() -> None:
     drawn = rectangles()
     left = drawn == LEFT_LUNG
-    assert evaluation.is_right(LEFT_LUNG, left, drawn) and not evaluation.is_right(RIGHT_LUNG, left, drawn)
-    assert evaluation.is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 65), drawn)  # an IoU of 15 / 20
-    assert not evaluation.is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 64), drawn)
-    assert not evaluation.is_right(LEFT_LUNG, left, drawn * (drawn == RIGHT_LUNG))
+    assert is_right(LEFT_LUNG, left, drawn) and not is_right(RIGHT_LUNG, left, drawn)
+    assert is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 65), drawn)  # an IoU of 15 / 20
+    assert not is_right(LEFT_LUNG, left & (np.arange(WIDTH) < 64), drawn)
+    assert not is_right(LEFT_LUNG, left, drawn * (drawn == RIGHT_LUNG))
 
 
 def test_intervals_hold_the_mean_and_are_the_same_each_time() -> None:
     values = np.random.default_rng(3).normal(0.9, 0.05, (200, 3))
     values[:150, 1] = math.nan
     values[:, 2] = math.nan
-    low, high = ends = evaluation.bootstrap_intervals(values)
-    np.testing.assert_array_equal(ends, evaluation.bootstrap_intervals(values))
+    low, high = ends = bootstrap_intervals(values)
+    np.testing.assert_array_equal(ends, bootstrap_intervals(values))
     assert np.isnan(ends[:, 2]).all()
     for k, sample in ((0, values[:, 0]), (1, values[150:, 1])):
         assert low[k] < sample.mean() < high[k]
         # What the central limit theorem says of as many normal values.
         assert high[k] - low[k] == pytest.approx(2 * 1.96 * sample.std() / math.sqrt(len(sample)), rel=0.1)
-    assert not np.array_equal(ends[:, :2], evaluation.bootstrap_intervals(values, seed=1)[:, :2])
-    np.testing.assert_array_equal(evaluation.bootstrap_intervals(np.full((1, 1), 0.5)), [[0.5], [0.5]])
+    assert not np.array_equal(ends[:, :2], bootstrap_intervals(values, seed=1)[:, :2])
+    np.testing.assert_array_equal(bootstrap_intervals(np.full((1, 1), 0.5)), [[0.5], [0.5]])
 
 
 def polygons(mask: np.ndarray) -> list[list[int]]:
@@ -247,7 +252,7 @@ def runs(mask: np.ndarray) -> dict[str, Any]:
     return {"size": list(mask.shape), "counts": np.diff([0, *changes, len(pixels)]).tolist()}
 
 
-@pytest.mark.parametrize("segment", [coco.encode_mask, runs, polygons])
+@pytest.mark.parametrize("segment", [encode_mask, runs, polygons])
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_coco_file_says_the_same_as_a_folder(
     script: ModuleType, tmp_path: Path, segment: Callable[[np.ndarray], Any], beside: bool
@@ -263,7 +268,7 @@ def test_a_coco_file_says_the_same_as_a_folder(
         for k in range(2) for category in CATEGORIES
     ]
     path = folder / ("images/coco.json" if beside else "coco.json")
-    coco.write_json(path, dataset)
+    write_json(path, dataset)
 
     def shift(k: int, labels: np.ndarray) -> np.ndarray:
         return np.roll(labels, 2 + k, axis=1)

@@ -17,10 +17,10 @@ import pytest
 from script import ROOT, load_script
 
 from create_dataset import command
-from mask_rcnn import inference_command
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.metrics import dice
-from mask_rcnn.radiograph import read_labels
+from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.films.radiograph import read_labels
+from mask_rcnn.lungs import CATEGORIES
 
 GOLDEN = ROOT / "tests" / "golden" / "phantoms"
 FIGURES: dict[str, Any] = json.loads((GOLDEN / "figures.json").read_text())

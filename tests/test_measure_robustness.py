@@ -11,8 +11,9 @@ import pytest
 import tiny
 from script import copy_phantoms, load_script
 
+from mask_rcnn.dataset.records import read_drawn
+from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.model import MaskRCNN
-from mask_rcnn.records import read_drawn, read_records
 
 SCRIPT = load_script("measure_robustness")
 

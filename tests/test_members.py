@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tiny
 
-from mask_rcnn import members
-from mask_rcnn.checkpoint import read_config
+from mask_rcnn.bag import members
 from mask_rcnn.model import MaskRCNN
+from mask_rcnn.weights.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mask_rcnn import coco
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, read_dataset
-from mask_rcnn.outlines import check_runs
-from mask_rcnn.records import read_drawn, read_records
+from mask_rcnn.dataset.coco import FORMAT, new_dataset, read_dataset
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.outlines import check_runs
+from mask_rcnn.dataset.records import read_drawn
+from mask_rcnn.dataset.run_lengths import compress, decode_mask, encode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms"
@@ -49,7 +53,7 @@ def foreign(folder: Path, change: Change = lambda dataset: None, count: int = 3,
         shutil.copy(PHANTOMS / "images" / f"phantom_{n:04}.png", folder / "images" / f"p{n}.png")
         labels = labels_of(n)
         dataset["images"].append({"id": n, "file_name": f"p{n}.png", "height": labels.shape[0], "width": labels.shape[1]})
-        for lung in coco.CATEGORIES:
+        for lung in CATEGORIES:
             outline = encode_mask(labels == lung) if runs else polygons(labels == lung)
             dataset["annotations"].append(
                 {"id": 10 * n + lung, "image_id": n, "category_id": lung, "segmentation": outline, "iscrowd": int(runs)}
@@ -88,7 +92,7 @@ def test_lungs_of_another_tool_are_read(tmp_path: Path, runs: bool) -> None:
     for n, record in enumerate(read_records(foreign(tmp_path / "set", runs=runs), "patient"), 1):
         read = read_drawn(record).labels
         truth = labels_of(n)
-        for lung in coco.CATEGORIES:
+        for lung in CATEGORIES:
             both = np.count_nonzero((read == lung) & (truth == lung))
             assert 2 * both / (np.count_nonzero(read == lung) + np.count_nonzero(truth == lung)) > 0.98
 
@@ -149,7 +153,7 @@ def test_where_none_can_be_read_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="p1.png: annotation 11 .*no number but nan; correct it in the tool") as caught:
         read_records(path, "patient")
     assert "create_dataset" not in str(caught.value)
-    made_here = json.loads(path.read_text()) | {"info": coco.new_dataset("patient", {})["info"]}
+    made_here = json.loads(path.read_text()) | {"info": new_dataset("patient", {})["info"]}
     path.write_text(json.dumps(made_here))
     with pytest.raises(DatasetError, match="make the file again with create_dataset.py"):
         read_records(path, "patient")
@@ -354,13 +358,13 @@ def test_an_annotation_of_an_unnamed_category_costs_its_film(tmp_path: Path, cap
 
 def test_formats(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
-    dataset = coco.new_dataset("patient", {})
-    assert dataset["info"]["format"] == coco.FORMAT == 2 and dataset["info"]["program"] == "1.0.0"
+    dataset = new_dataset("patient", {})
+    assert dataset["info"]["format"] == FORMAT == 2 and dataset["info"]["program"] == "1.0.0"
     del dataset["info"]["format"], dataset["info"]["program"]
-    coco.write_json(path, dataset)
+    write_json(path, dataset)
     assert read_dataset(path) == dataset, "a file without a format is of the first"
     dataset["info"]["format"] = 3
-    coco.write_json(path, dataset)
+    write_json(path, dataset)
     with pytest.raises(DatasetError) as caught:
         read_dataset(path)
     assert str(caught.value) == (

@@ -18,12 +18,13 @@ from create_dataset import command
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import HEIGHT, WIDTH, histogram, strip, summary
 from create_dataset.command import main
-from mask_rcnn.quality import ACCEPTED, REVIEW
 from create_dataset.report import LEAST_CERTAIN, REPORT, SHEET, choose, groups_of_copies, kind_of_reason
 from create_dataset.sources import Source
 from create_dataset.thumbnails import SIDE, draw_thumbnail
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, annotation
-from mask_rcnn.drawing import LUNG_COLOURS
+from mask_rcnn.checks.quality import ACCEPTED, REVIEW
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.results.drawing import LUNG_COLOURS
 
 EVIL = "<img src=x onerror=alert(1)>"
 VOID = {"meta", "img", "br", "rect"}

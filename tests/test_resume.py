@@ -23,11 +23,11 @@ from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE
 from create_dataset.command import JOURNAL, main
-from mask_rcnn.journal import Journal
-from mask_rcnn.run import sole_run
 from create_dataset.report import REPORT
 from create_dataset.sources import Source, find_films
-from mask_rcnn.coco import read_dataset
+from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.run.folder import sole_run
+from mask_rcnn.run.journal import Journal
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILMS = 20

@@ -1,0 +1,1 @@
+"""What tells a failure: the film's and the lungs' own measures."""

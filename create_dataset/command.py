@@ -56,7 +56,7 @@ OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficie
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
 RESULTS = (DATASET, TABLE, REPORT, LEGACY)  # in OUT, beside the journal
 BATCH = 4
-ANSWERS = 2  # to be raised when results change; older journals are not resumed
+RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 
 
 class Unet(NamedTuple):
@@ -251,7 +251,7 @@ def open_journal(arguments: argparse.Namespace, unets: Iterable[Unet], sources: 
     """The journal of these U-Nets and this laterality, with the films that are as they were when they were done."""
     settings = {
         "command": "create_dataset.py",
-        "answers": ANSWERS,
+        "answers": RESULTS_VERSION,
         "unet": sorted(unet.facts["sha256"] for unet in unets),
         "laterality": arguments.laterality,
     }

@@ -59,7 +59,7 @@ def find_all_lungs(
     """
 
     def predict(films: Sequence[Film | None]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        votes, mirrored = ask(members, films, batch)
+        votes, mirrored = predict_votes(members, films, batch)
         return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
 
     def finish(_: Source, film: Film, answer: tuple[np.ndarray, np.ndarray | None]) -> Entry:
@@ -80,7 +80,7 @@ def read(source: Source) -> Film:
     return Film(found, square, prepare(square))
 
 
-def ask(
+def predict_votes(
     members: Sequence[keras.Model], films: Sequence[Film | None], batch: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The votes on up to ``batch`` films and, of a single member, those on the mirrored films."""

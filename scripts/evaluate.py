@@ -42,7 +42,7 @@ from mask_rcnn.bag.vote import bag_film
 from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.records import DrawnFilm, FilmRecord, read_drawn
+from mask_rcnn.dataset.records import AnnotatedFilm, FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.film import COLUMNS, LUNGS, coco_result, dice_moved, error_map, is_right, measure_film
 from mask_rcnn.evaluation.summary import average_precision, calibration, drawn_offset, summarise
@@ -170,21 +170,21 @@ def with_unets(paths: Sequence[Path]) -> tuple[Find, str]:
 
 def read_batches(
     records: Sequence[FilmRecord], spacing: float | None
-) -> Iterator[list[tuple[int, DrawnFilm]]]:
+) -> Iterator[list[tuple[int, AnnotatedFilm]]]:
     """The films with their numbers, as many at a time as memory should hold; one that cannot be read is named and left out.
 
     ``spacing`` is that of the drawn masks' pixels in mm where nothing else says it.
     """
-    batch: list[tuple[int, DrawnFilm]] = []
+    batch: list[tuple[int, AnnotatedFilm]] = []
     for number, record in enumerate(tqdm(records, desc="evaluation", unit="film", disable=None)):
         try:
-            drawn_film = read_drawn(record)
+            annotated_film = read_annotated(record)
         except (FilmError, DatasetError) as error:
             tqdm.write(f"skipped {error}", file=sys.stderr)
             continue
-        if spacing and drawn_film.spacing is None:
-            drawn_film = drawn_film._replace(spacing=(spacing, spacing))
-        batch.append((number, drawn_film))
+        if spacing and annotated_film.spacing is None:
+            annotated_film = annotated_film._replace(spacing=(spacing, spacing))
+        batch.append((number, annotated_film))
         if len(batch) == BATCH or sum(film.size for _, (film, _, _) in batch) >= BATCH_PIXELS:
             yield batch
             batch = []
@@ -266,7 +266,7 @@ def draw_worst(kept: Evaluation, folder: Path) -> None:
     for path in folder.glob("[0-9][0-9]_*.png"):
         path.unlink()
     for place, (_, _, record, lungs) in enumerate(kept.worst, start=1):
-        film, drawn, _ = read_drawn(record)
+        film, drawn, _ = read_annotated(record)
         name = f"{place:02}_{writable(record.path.stem)[:80]}.png"
         write_bytes(folder / name, picture_png(draw(film, drawn, lungs)))
 

@@ -43,7 +43,7 @@ from mask_rcnn.bag.members import InferenceError, Member, detect, load_members
 from mask_rcnn.bag.vote import bag_film
 from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.records import FilmRecord, read_drawn
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.overlap import dice
 from mask_rcnn.evaluation.roc import roc_area, youden_threshold
@@ -71,7 +71,7 @@ def look_at_all(
     with tqdm(total=len(records) * (1 + len(kinds)), desc="films", unit="look", disable=None) as progress:
         for number, record in enumerate(records):
             try:
-                film, labels, _ = read_drawn(record)
+                film, labels, _ = read_annotated(record)
             except (FilmError, DatasetError) as error:
                 tqdm.write(f"skipped {error}", file=sys.stderr)
                 progress.update(1 + len(kinds))

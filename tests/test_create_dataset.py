@@ -418,14 +418,15 @@ def test_the_launcher_runs_and_help_needs_no_tensorflow() -> None:
 @needs_unet
 def test_the_unet_says_the_same_of_a_film_whatever_lies_beside_it(own_unet: keras.Model) -> None:
     one, two, three = (pipeline.read(source) for source in find_films(PHANTOMS[0].parent)[:3])
-    votes, mirrored = pipeline.ask([own_unet], [one, two], command.BATCH)
+    votes, mirrored = pipeline.predict_votes([own_unet], [one, two], command.BATCH)
     assert votes.shape == mirrored.shape == (1, 2, 256, 256)
     for films, place in (([two], 0), ([two, three], 0), ([three, two], 1)):
-        again, again_mirrored = pipeline.ask([own_unet], films, command.BATCH)
+        again, again_mirrored = pipeline.predict_votes([own_unet], films, command.BATCH)
         np.testing.assert_array_equal(again[:, place], votes[:, 1])
         np.testing.assert_array_equal(again_mirrored[:, place], mirrored[:, 1])
     turned = two._replace(inputs=two.inputs[:, ::-1])
-    np.testing.assert_array_equal(pipeline.ask([own_unet], [turned], command.BATCH)[0][:, 0, :, ::-1], mirrored[:, 1])
+    back = pipeline.predict_votes([own_unet], [turned], command.BATCH)[0][:, 0, :, ::-1]
+    np.testing.assert_array_equal(back, mirrored[:, 1])
 
 
 @needs_unet

@@ -19,7 +19,7 @@ from script import copy_phantoms, load_script
 
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.config import config_from_dict
-from mask_rcnn.dataset.records import read_drawn
+from mask_rcnn.dataset.records import read_annotated
 from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.film import LUNGS, dice_moved, error_map, is_right, measure_film
@@ -290,7 +290,7 @@ def test_spacing_is_that_of_the_drawn_pixels(script: ModuleType, tmp_path: Path)
     (folder / "images" / "00.png").unlink()
     pixels = films.film_of(2 * HEIGHT, 2 * WIDTH)
     films.write_dicom(folder / "images" / "00.dcm", pixels, "MONOCHROME2", 8, PixelSpacing=[0.2, 0.2])
-    assert read_drawn(read_records(folder, "patient")[0]).spacing == (0.4, 0.4)
+    assert read_annotated(read_records(folder, "patient")[0]).spacing == (0.4, 0.4)
     kept = evaluated(script, folder, lambda k, labels: np.roll(labels, 4, axis=1), spacing=3.0)
     assert [row["hd95_mm_both"] for row in kept.networks["network"].rows] == [pytest.approx(4 * 0.4), 4 * 3]
 
@@ -306,7 +306,7 @@ def test_pictures_of_the_worst_films(script: ModuleType, tmp_path: Path) -> None
     names = [f"{place:02}_{k:02}.png" for place, k in enumerate(by_shift, start=1)]
     assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [*names, "notes.png"]
 
-    film, drawn, _ = read_drawn(read_records(tmp_path / "data", "patient")[0])
+    film, drawn, _ = read_annotated(read_records(tmp_path / "data", "patient")[0])
     plain = script.draw(film, np.zeros_like(drawn), {})
     outlined, found = script.draw(film, drawn, {}), script.draw(film, drawn, lungs_of(drawn))
     assert plain.shape == outlined.shape == found.shape

@@ -20,7 +20,7 @@ from pycocotools import mask as coco_mask
 from mask_rcnn.dataset.coco import FORMAT, new_dataset, read_dataset
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.outlines import check_runs
-from mask_rcnn.dataset.records import read_drawn
+from mask_rcnn.dataset.records import read_annotated
 from mask_rcnn.dataset.run_lengths import compress, decode_mask, encode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
@@ -90,7 +90,7 @@ def with_first(part: list[float], value: Any) -> list[list[Any]]:
 @pytest.mark.parametrize("runs", [False, True])
 def test_lungs_of_another_tool_are_read(tmp_path: Path, runs: bool) -> None:
     for n, record in enumerate(read_records(foreign(tmp_path / "set", runs=runs), "patient"), 1):
-        read = read_drawn(record).labels
+        read = read_annotated(record).labels
         truth = labels_of(n)
         for lung in CATEGORIES:
             both = np.count_nonzero((read == lung) & (truth == lung))
@@ -268,7 +268,7 @@ def test_a_film_named_twice(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_lung_are_one_lung_and_repeats_change_nothing(tmp_path: Path) -> None:
-    plain = read_drawn(read_records(foreign(tmp_path / "plain"), "patient")[0]).labels
+    plain = read_annotated(read_records(foreign(tmp_path / "plain"), "patient")[0]).labels
 
     def halves(dataset: dict[str, Any]) -> None:
         upper = labels_of(1) == LEFT_LUNG
@@ -278,7 +278,7 @@ def test_parts_of_a_lung_are_one_lung_and_repeats_change_nothing(tmp_path: Path)
         parts = [{**own, "id": 11, "segmentation": encode_mask(mask)} for mask in (upper, lower, lower)]
         dataset["annotations"][:1] = parts
 
-    parted = read_drawn(read_records(foreign(tmp_path / "parts", halves), "patient")[0]).labels
+    parted = read_annotated(read_records(foreign(tmp_path / "parts", halves), "patient")[0]).labels
     assert np.count_nonzero((parted != plain) & (labels_of(1) == LEFT_LUNG)) < 0.02 * np.count_nonzero(plain)
 
 
@@ -288,7 +288,7 @@ def test_one_outline_with_two_names_is_no_pair_of_lungs(tmp_path: Path) -> None:
 
     record = read_records(foreign(tmp_path / "set", doubled), "patient")[0]
     with pytest.raises(DatasetError, match="p1.png: its two lungs lie over each other; "):
-        read_drawn(record)
+        read_annotated(record)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])

@@ -295,5 +295,5 @@ def test_the_real_sets(shared_data: Path) -> None:
         records = read_records(shared_data / name, "patient")
         assert len({record.group for record in records}) == len(records)
     children = read_records(shared_data / "v7_children", "patient")
-    assert {record.told_by for record in children} == {"films.csv"}
+    assert {record.patient_from for record in children} == {"films.csv"}
     assert len({record.group for record in children}) < len(children)

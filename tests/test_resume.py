@@ -38,13 +38,13 @@ def films_asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Puts the stand-in in the U-Net's place, and counts the films that it is asked about."""
     monkeypatch.setattr(command, "load_unet", load_stand_in)
     asked: list[int] = []
-    ask = pipeline.ask
+    ask = pipeline.predict_votes
 
     def counted(members: Any, films: Sequence[pipeline.Film | None], batch: int) -> Any:
         asked.append(sum(film is not None for film in films))
         return ask(members, films, batch)
 
-    monkeypatch.setattr(pipeline, "ask", counted)
+    monkeypatch.setattr(pipeline, "predict_votes", counted)
     return asked
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from mask_rcnn.dataset.coco import annotation, new_dataset
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.records import FilmRecord, read_drawn
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.dataset.sides import are_exchanged, check_sides, on_both_sides, turn_back
 from mask_rcnn.dataset.sources import read_records
@@ -182,9 +182,9 @@ def test_masks_of_a_film_that_its_header_turns_turn_with_it(orientation: list[st
     write_dicom(path, np.ascontiguousarray(stored), "MONOCHROME2", 8, PatientOrientation=orientation)
     Image.fromarray(np.ascontiguousarray(drawn)).save(tmp_path / "masks" / "film.png")
     (record,) = read_records(tmp_path, "patient")
-    read = read_drawn(record)
+    read = read_annotated(record)
     assert np.array_equal(read.labels, labels) and read.film.shape == labels.shape
     own = replace(record, mask_path=None, are_upright=True, segmentations=tuple(
         (category, labels.shape, encode_mask(labels == category)["counts"]) for category in CATEGORIES
     ))  # fmt: skip
-    assert np.array_equal(read_drawn(own).labels, labels)
+    assert np.array_equal(read_annotated(own).labels, labels)

@@ -1,4 +1,4 @@
-"""The trained networks of a bag: loading them, and asking all of them about films.
+"""The trained networks of a bag: loading them, and predicting with all of them.
 
 Shapes
     film    uint8 [height, width], grey, equalised
@@ -23,7 +23,7 @@ from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.utils import MoldedFilm, mold_film
 
 if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
-    from mask_rcnn.model import Answer, MaskRCNN
+    from mask_rcnn.model import MaskRCNN, Prediction
 
 
 class InferenceError(ValueError):
@@ -40,7 +40,7 @@ class Member(NamedTuple):
     path: Path
     sha256: str
     network: MaskRCNN
-    weights: list[Any] | None = None  # what the network has to hold to be this member; None where it is no other
+    weights: list[Any] | None = None  # loaded before prediction; None where no other member shares the network
 
 
 def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[Member]:
@@ -137,30 +137,30 @@ def _load(path: str, settings: Sequence[str], members: Sequence[Member], network
     return Member(Path(path), sha256, network, network.get_weights())
 
 
-def look(
+def predict(
     members: Sequence[Member], films: Sequence[np.ndarray], batch: int | None = None
-) -> list[list[Answer]]:
-    """The members' answers on each of some equalised films, of any sizes; ``draw`` makes masks of them.
+) -> list[list[Prediction]]:
+    """The members' predictions on each of some equalised films, of any sizes; ``paste`` makes masks of them.
 
     Args:
-        batch: films that a network sees at a time, as in ``MaskRCNN.look``; for every size it is compiled once.
+        batch: films that a network sees at a time, as in ``MaskRCNN.predict``; for every size it is compiled once.
 
     Raises:
         InferenceError: there is too little memory.
     """
     networks = {member.network.config.network for member in members}  # one, as a rule: a film is made ready once
     molded = {network: [mold_film(film, network) for film in films] for network in networks}
-    answers = [_ask(member, molded[member.network.config.network], batch) for member in members]
-    return [list(of_film) for of_film in zip(*answers, strict=True)]
+    predictions = [_predict(member, molded[member.network.config.network], batch) for member in members]
+    return [list(of_film) for of_film in zip(*predictions, strict=True)]
 
 
-def draw(
-    members: Sequence[Member], answers: Sequence[Answer], shape: tuple[int, int], soft: bool | None = None
+def paste(
+    members: Sequence[Member], predictions: Sequence[Prediction], shape: tuple[int, int], soft: bool | None = None
 ) -> list[dict[str, np.ndarray]]:
     """What each member detects on one film of ``shape`` (height, width), as ``MaskRCNN.detect`` gives it.
 
     Args:
-        answers: one a member.
+        predictions: one a member.
         soft: whether the masks are probabilities; by default where the bag averages them.
 
     Raises:
@@ -169,22 +169,24 @@ def draw(
     if soft is None:
         soft = members[0].network.config.bag.pixels == "probabilities"
     with _enough_memory():
-        return [member.network.unmold(answer, shape, soft) for member, answer in zip(members, answers, strict=True)]
+        return [
+            member.network.unmold(prediction, shape, soft) for member, prediction in zip(members, predictions, strict=True)
+        ]
 
 
 def detect(
     members: Sequence[Member], films: Sequence[np.ndarray], soft: bool | None = None
 ) -> Iterator[list[dict[str, np.ndarray]]]:
-    """``look`` and ``draw``: what each member detects on each equalised film, one film's masks at a time."""
-    for film, of_film in zip(films, look(members, films), strict=True):
-        yield draw(members, of_film, film.shape[:2], soft)
+    """``predict`` and ``paste``: what each member detects on each equalised film, one film's masks at a time."""
+    for film, of_film in zip(films, predict(members, films), strict=True):
+        yield paste(members, of_film, film.shape[:2], soft)
 
 
-def _ask(member: Member, films: Sequence[MoldedFilm], batch: int | None) -> list[Answer]:
+def _predict(member: Member, films: Sequence[MoldedFilm], batch: int | None) -> list[Prediction]:
     with _enough_memory():
         if member.weights is not None:
             member.network.set_weights(member.weights)
-        return member.network.look(films, batch)
+        return member.network.predict(films, batch)
 
 
 @contextlib.contextmanager

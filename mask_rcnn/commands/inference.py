@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mask_rcnn.bag.lung import label_mask
-from mask_rcnn.bag.members import InferenceError, Member, draw, expand, load_members, look
+from mask_rcnn.bag.members import InferenceError, Member, expand, load_members, paste, predict
 from mask_rcnn.bag.vote import bag_film, majority
 from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.config import READING_SECTIONS, Config, ConfigError, QualityConfig, apply_settings, config_to_dict
@@ -44,13 +44,13 @@ from mask_rcnn.system.formats import RUN_FORMAT, FormatError, stamp
 from mask_rcnn.system.progress import progress, warn
 
 if TYPE_CHECKING:
-    from mask_rcnn.model import Answer
+    from mask_rcnn.model import Prediction
 
 INTERRUPTED = 130  # what a shell reports of a command that Ctrl-C ended
 RESULTS = (MASKS, OVERLAYS, COCO_RESULTS, MEASUREMENTS, RUN)  # beside the journal
 NO_FILM = np.zeros((64, 64), np.uint8)
 SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that --set may change: how results are read and judged
-ANSWERS = 2  # to be raised when results change; older journals are not resumed
+RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 
 
 class Film(NamedTuple):
@@ -161,7 +161,7 @@ def _run(
         journal.open()
         batch = min(arguments.batch, len(films))
         if todo:  # compiles the networks, so that the time a film is that of a film
-            look(members, [NO_FILM], batch)
+            predict(members, [NO_FILM], batch)
         ids = journal.assign_ids(films)
 
         def skip(film: Film, reason: str) -> None:
@@ -201,7 +201,7 @@ def _open_journal(out: Path, films: Sequence[Film], members: Sequence[Member]) -
     config = members[0].network.config
     settings = {
         "command": "inference.py",
-        "answers": ANSWERS,
+        "answers": RESULTS_VERSION,
         "weights": [member.sha256 for member in members],
         "laterality": config.laterality,
         "detection": [config_to_dict(member.network.config)["detection"] for member in members],
@@ -240,12 +240,12 @@ def _find_lungs(
     """Each film with its record, its files written."""
     bag, laterality = members[0].network.config.bag, members[0].network.config.laterality
 
-    def predict(read: Sequence[ReadFilm | None]) -> list[list[Answer]]:
-        return look(members, [equalise(film.radiograph.pixels) if film else NO_FILM for film in read], batch)
+    def predict_batch(read: Sequence[ReadFilm | None]) -> list[list[Prediction]]:
+        return predict(members, [equalise(film.radiograph.pixels) if film else NO_FILM for film in read], batch)
 
-    def finish(film: Film, read: ReadFilm, answers: Sequence[Answer]) -> Entry:
+    def finish(film: Film, read: ReadFilm, predictions: Sequence[Prediction]) -> Entry:
         pixels = read.radiograph.pixels
-        lungs = bag_film(draw(members, answers, pixels.shape), bag)
+        lungs = bag_film(paste(members, predictions, pixels.shape), bag)
         labels = label_mask(lungs, pixels.shape)
         picture = picture_png(overlay(pixels, labels, lungs, laterality))
         record = film_record(read, film.result, lungs, labels, len(members))
@@ -253,7 +253,7 @@ def _find_lungs(
         write_bytes(out / OVERLAYS / film.result, picture)
         return record
 
-    return work_through(films, lambda film: read_once(film.path), predict, finish, batch, skip)
+    return work_through(films, lambda film: read_once(film.path), predict_batch, finish, batch, skip)
 
 
 def _write_tables(

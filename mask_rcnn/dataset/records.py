@@ -37,11 +37,11 @@ class FilmRecord:
     spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, as the dataset JSON says
     laterality: str = "patient"  # whose left and right the labels mean, the patient's or the image's
     patient: str = ""  # as far as known, within the source
-    told_by: str = ""  # what told the patient
+    patient_from: str = ""  # what told the patient
     pixels: np.ndarray | None = field(default=None, compare=False, repr=False)  # uint8 [height, width], instead of a file
 
 
-class DrawnFilm(NamedTuple):
+class AnnotatedFilm(NamedTuple):
     """A film in memory, with its lungs."""
 
     film: np.ndarray
@@ -49,7 +49,7 @@ class DrawnFilm(NamedTuple):
     spacing: tuple[float, float] | None  # millimetres between the labels' rows, and columns; of the dataset JSON or DICOM
 
 
-def read_drawn(record: FilmRecord) -> DrawnFilm:
+def read_annotated(record: FilmRecord) -> AnnotatedFilm:
     """The film and its label mask, each at its own size.
 
     Raises:
@@ -64,7 +64,7 @@ def read_drawn(record: FilmRecord) -> DrawnFilm:
     spacing = record.spacing or spacing
     if spacing:
         spacing = (spacing[0] * film.shape[0] / labels.shape[0], spacing[1] * film.shape[1] / labels.shape[1])
-    return DrawnFilm(film, labels, spacing)
+    return AnnotatedFilm(film, labels, spacing)
 
 
 def _decode_labels(record: FilmRecord, shape: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.records import FilmRecord, read_drawn
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.films.images import FilmError, open_image
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.names import IMAGE_SUFFIXES
@@ -112,7 +112,7 @@ def check_turned(records: Sequence[FilmRecord]) -> None:
         if orientation == 1:
             continue
         try:
-            film, labels, _ = read_drawn(record)
+            film, labels, _ = read_annotated(record)
         except (FilmError, DatasetError):  # whoever loads it will say so
             continue
         if labels.any():

@@ -85,8 +85,8 @@ def _folder_records(folder: Path, patient_pattern: str) -> list[FilmRecord]:
     home = folder.resolve().name
     return [
         FilmRecord(path, str(folder), f"{home}:{patient or name}", mask_path=_mask_path(folder, path),
-                   patient=patient, told_by=told_by)
-        for path, name, (patient, told_by) in zip(paths, names, patients, strict=True)
+                   patient=patient, patient_from=patient_from)
+        for path, name, (patient, patient_from) in zip(paths, names, patients, strict=True)
     ]  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
     fields = [_stated_patient(image) for image in accepted]
     patients = state_patients(names, fields, read_table(source.parent, names), patient_pattern)
     records: dict[Path, FilmRecord] = {}
-    for image, path, name, (patient, told_by) in zip(accepted, paths, names, patients, strict=True):
+    for image, path, name, (patient, patient_from) in zip(accepted, paths, names, patients, strict=True):
         if image["id"] in bad:
             print(f"left out {path}: {bad[image['id']]}; {remedy}", file=sys.stderr)
             continue
@@ -156,7 +156,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
             are_upright="turned" in image,
             spacing=_spacing_of(image),
             patient=patient,
-            told_by=told_by,
+            patient_from=patient_from,
         )
         other = records.setdefault(path, record)
         if other.segmentations and record.segmentations and set(other.segmentations) != set(record.segmentations):

@@ -42,7 +42,7 @@ def split_records(
 
 def split_report(train: Sequence[FilmRecord], validation: Sequence[FilmRecord]) -> list[str]:
     """A line for each source: its films and patients, how they are split, and what told the patients."""
-    rows = [(record.source, str(record.path), record.patient, record.told_by) for record in chain(train, validation)]
+    rows = [(record.source, str(record.path), record.patient, record.patient_from) for record in chain(train, validation)]
     own = {str(record.path) for record in train}
     return describe_split(rows, own.__contains__)
 

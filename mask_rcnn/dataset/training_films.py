@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from mask_rcnn.dataset.augmentation import Window
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.records import FilmRecord, read_drawn
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sides import check_sides, check_turned
 from mask_rcnn.films.duplicates import find_groups, fingerprint, join
 from mask_rcnn.films.images import FilmError
@@ -81,7 +81,7 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
         FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
         DatasetError: the mask has another size than the film.
     """
-    film, labels, _ = read_drawn(record)
+    film, labels, _ = read_annotated(record)
     if labels.shape != film.shape:
         film_size, mask_size = (f"{width} x {height}" for height, width in (film.shape, labels.shape))
         raise DatasetError(

@@ -40,7 +40,7 @@ class _Named(Protocol):
 
 Film = TypeVar("Film", bound=_Named)
 Ready = TypeVar("Ready")  # a film that was read, ready for the network
-Answer = TypeVar("Answer")  # what the network predicts of it
+Prediction = TypeVar("Prediction")  # what the network predicts of it
 Entry = TypeVar("Entry")  # all that is kept of it
 T = TypeVar("T")
 
@@ -75,8 +75,8 @@ def read_once(path: Path) -> ReadFilm:
 def work_through(
     films: Iterable[tuple[int, Film]],
     read: Callable[[Film], Ready],
-    predict: Callable[[Sequence[Ready | None]], Sequence[Answer]],
-    finish: Callable[[Film, Ready, Answer], Entry],
+    predict: Callable[[Sequence[Ready | None]], Sequence[Prediction]],
+    finish: Callable[[Film, Ready, Prediction], Entry],
     batch: int,
     skip: Callable[[Film, str], None],
 ) -> Generator[tuple[Film, Entry]]:
@@ -139,8 +139,8 @@ class _Reason(NamedTuple):
 
 
 def _answers(
-    predict: Callable[[Sequence[Ready | None]], Sequence[Answer]], chosen: Sequence[_Item[Any, Ready]], batch: int
-) -> list[Answer | _Reason]:
+    predict: Callable[[Sequence[Ready | None]], Sequence[Prediction]], chosen: Sequence[_Item[Any, Ready]], batch: int
+) -> list[Prediction | _Reason]:
     """The network's answer to each film of a batch, or why there is none."""
     if not chosen:
         return []

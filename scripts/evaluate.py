@@ -5,7 +5,7 @@
 
 ``--data`` is a folder with ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2
 (right), a COCO JSON, or the published JSON. Where a mask has another size than its film, the found lungs are brought to
-the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) says them.
+the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) holds them.
 
 ``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` means, bootstrap intervals, COCO's average
 precision, the calibration of the scores, where along a lung its errors lie and how far the annotations of the whole set
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR",
                         help="a folder with images/ and masks/, or a COCO JSON")
     parser.add_argument("--spacing", type=_millimetres, metavar="MM",
-                        help="between the pixels of the drawn masks, where DICOM or the JSON does not say it")
+                        help="between the pixels of the annotations, where neither DICOM nor the JSON holds it")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation"), metavar="DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)

@@ -104,8 +104,8 @@ def error_lines(maps: dict[str, dict[str, list[list[float]]]]) -> Iterator[str]:
 
 
 def offset_line(offset: dict[str, float] | None) -> str:
-    """How far the drawn lungs lie beside the found ones."""
+    """How far the annotations are offset from the predictions."""
     if offset is None:
-        return "the drawn lungs lie beside the found ones by an amount that cannot be told"
-    return (f"the drawn lungs lie {offset['right']:+.2f} % of the width to the right of the found ones and "
+        return "the offset of the annotations from the predictions cannot be measured"
+    return (f"the annotated lungs lie {offset['right']:+.2f} % of the width to the right of the predicted ones and "
             f"{offset['down']:+.2f} % below them; without that, Dice would be {offset['dice_gained']:.4f} more")

@@ -56,7 +56,7 @@ def read_batches(
 ) -> Iterator[list[tuple[int, AnnotatedFilm]]]:
     """The films with their numbers, as many at a time as memory should hold; one that cannot be read is named and left out.
 
-    ``spacing`` is that of the annotated masks' pixels in mm where nothing else says it.
+    ``spacing`` is that of the annotated masks' pixels in mm where neither the film nor the dataset holds one.
     """
     batch: list[tuple[int, AnnotatedFilm]] = []
     for number, record in enumerate(progress(records, name="evaluation", total=len(records))):

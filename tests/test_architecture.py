@@ -30,6 +30,7 @@ FLOORS = (
     {"results", "training"},
     {"evaluation"},
     {"commands"},
+    {"api"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -38,7 +39,8 @@ WITHOUT_KERAS = ("version", "lungs", "system", "config", "films", "run", "utils"
 ALSO_WITHOUT_KERAS = (
     "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
     "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.commands.train",
-    "mask_rcnn.commands.inference", "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
+    "mask_rcnn.commands.inference", "mask_rcnn.api", "create_dataset.lungs", "create_dataset.sources",
+    "create_dataset.command",
 )
 
 # Rooms of mask_rcnn that making a dataset uses.

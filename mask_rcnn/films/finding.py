@@ -14,7 +14,7 @@ from mask_rcnn.films.images import HEAD
 from mask_rcnn.films.names import FILM_SUFFIXES
 
 # Folders beside films that hold drawings of them, and what archives made on a Mac leave behind.
-_NOT_FILMS = {"masks": "masks", "mask": "masks", "overlays": "overlays", "__macosx": "hidden"}
+_NOT_FILMS = {"masks": "masks", "mask": "masks", "overlays": "overlays", "report_files": "overlays", "__macosx": "hidden"}
 
 # Results of an earlier run that ``run.set_aside`` has put into a folder of their own.
 SET_ASIDE = re.compile(r"earlier-\d{8}-\d{6}(-\d+)?")

@@ -9,6 +9,7 @@ from mask_rcnn.films.names import film_stem
 
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
+PAGE, PAGE_FILES = "report.html", "report_files"  # the page, and what it shows
 
 
 def result_names(films: Sequence[str]) -> list[str]:

@@ -1,0 +1,147 @@
+"""What a person decided of films: ``decisions.csv``, written by the page and its server, read wherever films are chosen.
+
+A row a film: ``image_id`` and ``file`` as in all tables, ``decision`` (accept or reject), ``wrong`` (``MARKS``, semicolons
+between them; a mark rejects) and ``decided`` (ISO 8601). A decision outweighs every check. The file is no result of a run:
+none sets it aside or writes over it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.system.files import write_bytes
+
+DECISIONS = "decisions.csv"
+ACCEPT, REJECT = "accept", "reject"
+COLUMNS = ("image_id", "file", "decision", "wrong", "decided")
+
+# What a person can say is wrong, in the order of the keys 1, 2, ... on the page.
+MARKS: Mapping[str, str] = {
+    **{name: f"{name.replace('_', ' ')} wrong" for name in CATEGORIES.values()},
+    "not_frontal": "not a frontal chest",
+    "mirrored": "mirrored",
+    "spoilt": "cut off, blurred or otherwise spoilt",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's decision on one film."""
+
+    image_id: int | None  # None where the row has none that can be read
+    file: str  # path below the source, with forward slashes
+    decision: str  # ACCEPT or REJECT
+    wrong: tuple[str, ...] = ()  # of MARKS
+    decided: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The decision in words."""
+        verb = "accepted" if self.decision == ACCEPT else "rejected"
+        marks = ", ".join(MARKS[mark] for mark in self.wrong)
+        return f"{verb} by a person" + (f" ({marks})" if marks else "")
+
+
+def read_decisions(path: Path) -> list[Decision]:
+    """The decisions of a file, the last row of each film; none where there is no file.
+
+    A spreadsheet may have saved it with semicolons or tabs, a mark of UTF-8, or image ids rounded to 2.8E+14, which then do
+    not count. A row without decision and marks is passed over.
+
+    Raises:
+        DatasetError: it cannot be read, lacks a column, or has a decision or a mark that nobody knows.
+    """
+    if not path.exists():
+        return []
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        heading = text.partition("\n")[0]
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
+        rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{path}: not readable as a table ({error}); save it as CSV in UTF-8") from error
+    if missing := {"image_id", "file", "decision"} - set(reader.fieldnames or ()):
+        raise DatasetError(f"{path}: has no column {', '.join(sorted(missing))}; its columns are {', '.join(COLUMNS)}")
+    latest: dict[tuple[int | None, str], Decision] = {}
+    for number, row in enumerate(rows, start=2):
+        image_id, file, word, wrong, decided = ((row.get(column) or "").strip() for column in COLUMNS)
+        marks = tuple(mark for mark in re.split(r"[;,\s]+", wrong) if mark)
+        if unknown := next((mark for mark in marks if mark not in MARKS), None):
+            raise DatasetError(f"{path}: line {number}: unknown mark {unknown!r}; known are {', '.join(MARKS)}")
+        if word not in (ACCEPT, REJECT, ""):
+            raise DatasetError(f"{path}: line {number}: the decision {word!r} is none of {ACCEPT} and {REJECT}")
+        if not (word or marks):
+            continue
+        if word == ACCEPT and marks:
+            raise DatasetError(f"{path}: line {number}: accepted and yet marked {', '.join(marks)}; take one of them out")
+        known = int(image_id) if re.fullmatch(r"\d{1,18}", image_id) else None
+        decision = Decision(known, file.replace("\\", "/"), word or REJECT, marks, decided)
+        key = known, "" if known is not None else decision.file
+        latest.pop(key, None)
+        latest[key] = decision
+    return list(latest.values())
+
+
+def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
+    """Writes the file, by path of the films, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; an older one stays.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for item in sorted(decisions, key=lambda item: item.file):
+        image_id = "" if item.image_id is None else item.image_id
+        writer.writerow((image_id, item.file, item.decision, ";".join(item.wrong), item.decided))
+    write_bytes(path, text.getvalue().encode("utf-8"))
+
+
+def match_decisions(decisions: Iterable[Decision], films: Sequence[tuple[object, str]]) -> dict[int, Decision]:
+    """The decision on each film that has one, by the film's place; of several the one decided last.
+
+    A row is of the film with its image id. One whose id no film has, as in a table that a spreadsheet saved or in a folder
+    that another program numbered, is of the film with its path, or whose path ends with it.
+
+    Args:
+        films: image id, or None, and path of each.
+
+    Raises:
+        DatasetError: a row without a known id fits several films.
+    """
+    decisions = list(decisions)
+    by_id = {image_id: place for place, (image_id, _) in enumerate(films) if image_id is not None}
+    by_name: dict[str, list[int]] = defaultdict(list)
+    if any(item.image_id not in by_id for item in decisions):
+        for place, (_, file) in enumerate(films):
+            by_name[file.rpartition("/")[2]].append(place)
+    matched: dict[int, Decision] = {}
+    for item in decisions:
+        place = by_id.get(item.image_id) if item.image_id is not None else None
+        if place is None:
+            place = _place_by_path(item.file, by_name[item.file.rpartition("/")[2]], films)
+        if place is not None and (place not in matched or matched[place].decided <= item.decided):
+            matched[place] = item
+    return matched
+
+
+def _place_by_path(file: str, places: Iterable[int], films: Sequence[tuple[object, str]]) -> int | None:
+    fitting = [place for place in places if _ends_with(films[place][1], file) or _ends_with(file, films[place][1])]
+    exact = [place for place in fitting if films[place][1] == file]
+    fitting = exact or fitting
+    if len(fitting) > 1:
+        names = " and ".join(films[place][1] for place in fitting[:2])
+        raise DatasetError(f"{DECISIONS}: {file} fits several films, {names}; write the whole path, or the image_id")
+    return fitting[0] if fitting else None
+
+
+def _ends_with(path: str, end: str) -> bool:
+    return bool(end) and (path == end or path.endswith(f"/{end}"))

@@ -25,7 +25,7 @@ from mask_rcnn import data, train_command, training_run
 from mask_rcnn.checkpoint import CheckpointError, read_config, read_notes
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
 from mask_rcnn.losses import LOSS_NAMES
-from mask_rcnn.model import MaskRCNN
+from mask_rcnn.model import MaskRCNN, Network
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 
@@ -387,6 +387,19 @@ def test_too_little_memory_gets_one_line(
     assert "too little memory; set training.batch_size lower" in error and error.count("\n") == 1
 
 
+@pytest.fixture
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without tracing, which takes longer than a few steps do."""
+    compile_plainly = Network.compile
+
+    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
+        compile_plainly(self, *arguments, **more)
+        self.run_eagerly = True
+
+    monkeypatch.setattr(Network, "compile", compile_eagerly)
+
+
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hot = write_config(tmp_path / "hot.yaml", training={
         "optimiser": "sgd", "schedule": "constant", "learning_rate": 1e30, "heads_epochs": 0, "all_epochs": 1})

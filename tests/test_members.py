@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,13 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     model.save(paths[1])
     tiny.build_sober(tiny.drawing_all_config(optimiser="adam")).save(paths[2])
     return paths
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNN, "load", staticmethod(tiny.refilled(MaskRCNN.load)))
+        yield
 
 
 @pytest.fixture(scope="module")

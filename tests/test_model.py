@@ -319,8 +319,8 @@ class TestUnmold:
         }
 
 
-def test_films_that_are_not_8_bit_are_not_looked_at() -> None:
+def test_films_that_are_not_8_bit_are_not_looked_at(frozen: MaskRCNN) -> None:
     film = np.full((60, 48), 200, np.uint8)
     for wrong in (film / 255, film.astype(np.uint16) * 256):
         with pytest.raises(TypeError, match=f"films must be uint8 grey levels, not {wrong.dtype}"):
-            MaskRCNN(tiny_config()).detect([film, wrong])
+            frozen.detect([film, wrong])

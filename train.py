@@ -2,7 +2,7 @@
 
 import sys
 
-from mask_rcnn.train_command import main
+from mask_rcnn.commands.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,14 +17,14 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from mask_rcnn.journal import Entry, Journal
-from mask_rcnn.progress import progress
-from mask_rcnn.quality import STATUSES, judge
 from create_dataset.sources import Source
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.checks.quality import STATUSES, judge
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.duplicates import find_groups
-from mask_rcnn.files import replacing
+from mask_rcnn.films.duplicates import find_groups
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.run.journal import Entry, Journal
+from mask_rcnn.system.files import replacing
+from mask_rcnn.system.progress import progress
 
 DATASET, TABLE = "dataset.json", "quality.csv"
 COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted",

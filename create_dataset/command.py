@@ -39,24 +39,25 @@ from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import REPORT, write_report
 from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import WeightsError, encoder_of, load_unet
-from mask_rcnn.backend import DeviceError
-from mask_rcnn.coco import new_dataset, read_dataset, write_json
 from mask_rcnn.config import Config, ConfigError, QualityConfig, apply_settings, load_config
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import writable
-from mask_rcnn.formats import FormatError
-from mask_rcnn.journal import Journal
-from mask_rcnn.progress import progress, warn
-from mask_rcnn.run import RunError, set_aside, sole_run
+from mask_rcnn.dataset.coco import new_dataset, read_dataset
+from mask_rcnn.run.folder import RunError, set_aside, sole_run
+from mask_rcnn.run.journal import Journal
+from mask_rcnn.system.backend import DeviceError
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import writable, write_json
+from mask_rcnn.system.formats import FormatError
+from mask_rcnn.system.progress import progress, warn
+from mask_rcnn.system.shipped import shipped_unet
 
 if TYPE_CHECKING:
     import keras
 
-OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficientnetb0.weights.h5"
+OWN_UNET = shipped_unet()
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
 RESULTS = (DATASET, TABLE, REPORT, LEGACY)  # in OUT, beside the journal
 BATCH = 4
-ANSWERS = 2  # to be raised when results change; older journals are not resumed
+RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 
 
 class Unet(NamedTuple):
@@ -251,7 +252,7 @@ def open_journal(arguments: argparse.Namespace, unets: Iterable[Unet], sources: 
     """The journal of these U-Nets and this laterality, with the films that are as they were when they were done."""
     settings = {
         "command": "create_dataset.py",
-        "answers": ANSWERS,
+        "answers": RESULTS_VERSION,
         "unet": sorted(unet.facts["sha256"] for unet in unets),
         "laterality": arguments.laterality,
     }

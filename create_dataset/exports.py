@@ -18,16 +18,19 @@ import cv2
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from mask_rcnn.progress import progress, warn
-from mask_rcnn import legacy
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, annotation, decode_mask
-from mask_rcnn.files import file_version, replacing
-from mask_rcnn.radiograph import MIN_SIDE, FilmError, read_film
+from mask_rcnn.dataset import legacy
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import MIN_SIDE, read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import file_version, replacing
+from mask_rcnn.system.progress import progress, warn
 
 Record = dict[str, Any]  # an image or an annotation of the dataset
 
 COPIES = "images"  # the folder of the copied films
-STAMP = "Source"  # the text in a copy's PNG that says what it was made from
+STAMP = "Source"  # the text in a copy's PNG that names its source
 
 
 def write_legacy(dataset: Mapping[str, Any], folder: Path, path: Path) -> int:
@@ -74,7 +77,7 @@ def write_legacy(dataset: Mapping[str, Any], folder: Path, path: Path) -> int:
 def copy_images(dataset: Mapping[str, Any], folder: Path, side: int) -> dict[str, Any]:
     """Copies the films into ``folder/images``, bones white, so that the folder can be moved; a copy that is there is kept.
 
-    A copy is named by its film's id. It is made anew where the film, its polarity or ``side`` changed.
+    A copy is named by its film's id. It is made again where the film, its polarity or ``side`` changed.
 
     Args:
         dataset: as ``dataset.json`` holds it; it is not changed.

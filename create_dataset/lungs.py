@@ -16,7 +16,7 @@ from itertools import islice
 import cv2
 import numpy as np
 
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 # Of the image. The smallest lung drawn in the Shenzhen set (565 films) takes 1.8 % of its film, the smallest of JSRT
 # (247 films) 6.9 %: what is far smaller is gas, a letter or noise.

@@ -19,11 +19,11 @@ from create_dataset.lungs import enlarge_lungs, find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import Source
 from create_dataset.unet import prepare, probabilities
-from mask_rcnn.chest import SIDE, stretch_to_square
-from mask_rcnn.coco import annotation
-from mask_rcnn.duplicates import fingerprint
-from mask_rcnn.journal import Entry
-from mask_rcnn.run import ReadFilm, read_once, work_through
+from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.films.duplicates import fingerprint
+from mask_rcnn.run.engine import ReadFilm, read_once, work_through
+from mask_rcnn.run.journal import Entry
 
 if TYPE_CHECKING:
     import keras
@@ -59,7 +59,7 @@ def find_all_lungs(
     """
 
     def predict(films: Sequence[Film | None]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        votes, mirrored = ask(members, films, batch)
+        votes, mirrored = predict_votes(members, films, batch)
         return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
 
     def finish(_: Source, film: Film, answer: tuple[np.ndarray, np.ndarray | None]) -> Entry:
@@ -80,7 +80,7 @@ def read(source: Source) -> Film:
     return Film(found, square, prepare(square))
 
 
-def ask(
+def predict_votes(
     members: Sequence[keras.Model], films: Sequence[Film | None], batch: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The votes on up to ``batch`` films and, of a single member, those on the mirrored films."""

@@ -1,4 +1,4 @@
-"""What the U-Nets' opinions of a film tell of its lungs, beside what any lungs tell (``mask_rcnn.quality``).
+"""What the U-Nets' opinions of a film tell of its lungs, beside what any lungs tell (``mask_rcnn.checks.quality``).
 
 Shapes
     square    uint8 [256, 256], the film stretched to the U-Net's square, not equalised
@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 
 from create_dataset.lungs import find_small_lungs
-from mask_rcnn.quality import measure_lungs
+from mask_rcnn.checks.quality import measure_lungs
 
 
 def measure(

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from mask_rcnn.backend import import_keras
-from mask_rcnn.chest import SIDE, stretch_to_square
-from mask_rcnn.radiograph import equalise
+from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.system.backend import import_keras
 
 if TYPE_CHECKING:
     import keras

@@ -23,11 +23,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from mask_rcnn import checkpoint, losses
 from mask_rcnn.config import READING_SECTIONS, Config, DetectionConfig, apply_settings
-from mask_rcnn.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
-from mask_rcnn.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
+from mask_rcnn.network import losses
+from mask_rcnn.network.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
+from mask_rcnn.network.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
 from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
+from mask_rcnn.weights import checkpoint
 
 Tensor = Any
 
@@ -44,8 +45,8 @@ LAYER_GROUPS = {
 DETECTION_BATCH = 8
 
 
-class Answer(NamedTuple):
-    """What the network says of one film; its own squares and cells (k detections, a mask of m x m cells each)."""
+class Prediction(NamedTuple):
+    """The network's output for one film, in its own squares and cells (k detections, a mask of m x m cells each)."""
 
     detections: np.ndarray  # float32 [k, 6], normalised boxes, class id and score; zeros behind the last
     mask_boxes: np.ndarray  # float32 [k, 4], normalised: where the masks lie
@@ -56,7 +57,7 @@ class Answer(NamedTuple):
 class Network(keras.Model):
     """Mask R-CNN (He et al., ICCV 2017) on a ResNet-FPN.
 
-    Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth too, it answers with what the five
+    Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth too, it predictions with what the five
     losses need. Both are dicts of the shapes above.
 
     Args:
@@ -102,8 +103,8 @@ class Network(keras.Model):
 
     def score_anchors(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """P2 to P6 to logits [b, a, 2], background first, and deltas [b, a, 4]."""
-        answers = [self.proposal_head(level) for level in pyramid]
-        logits, deltas = (ops.concatenate(parts, axis=1) for parts in zip(*answers, strict=True))
+        predictions = [self.proposal_head(level) for level in pyramid]
+        logits, deltas = (ops.concatenate(parts, axis=1) for parts in zip(*predictions, strict=True))
         return ops.cast(logits, "float32"), ops.cast(deltas, "float32")
 
     def proposals(self, logits: Tensor, deltas: Tensor, count: int) -> Tensor:
@@ -168,16 +169,16 @@ class Network(keras.Model):
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return self.get_metrics_result()
 
-    def loss_terms(self, inputs: Mapping[str, Tensor], answers: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's answers."""
-        match, class_ids = inputs["anchor_match"], answers["target_class_ids"]
-        positives = int(answers["target_masks"].shape[1])
+    def loss_terms(self, inputs: Mapping[str, Tensor], predictions: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's predictions."""
+        match, class_ids = inputs["anchor_match"], predictions["target_class_ids"]
+        positives = int(predictions["target_masks"].shape[1])
         return (
-            losses.rpn_class_loss(match, answers["anchor_logits"]),
-            losses.rpn_bbox_loss(inputs["anchor_deltas"], match, answers["anchor_deltas"]),
-            losses.mrcnn_class_loss(class_ids, answers["class_logits"]),
-            losses.mrcnn_bbox_loss(answers["target_deltas"], class_ids, answers["box_deltas"]),
-            losses.mrcnn_mask_loss(answers["target_masks"], class_ids[:, :positives], answers["mask_logits"]),
+            losses.rpn_class_loss(match, predictions["anchor_logits"]),
+            losses.rpn_bbox_loss(inputs["anchor_deltas"], match, predictions["anchor_deltas"]),
+            losses.mrcnn_class_loss(class_ids, predictions["class_logits"]),
+            losses.mrcnn_bbox_loss(predictions["target_deltas"], class_ids, predictions["box_deltas"]),
+            losses.mrcnn_mask_loss(predictions["target_masks"], class_ids[:, :positives], predictions["mask_logits"]),
         )
 
     def weight_penalty(self) -> Tensor:
@@ -330,17 +331,17 @@ class MaskRCNN:
             TypeError: a film is not uint8.
         """
         molded = [mold_film(film, self.config.network) for film in films]
-        answers = self.look(molded)
-        return [self.unmold(answer, film.shape[:2], soft) for answer, film in zip(answers, films, strict=True)]
+        predictions = self.predict(molded)
+        return [self.unmold(prediction, film.shape[:2], soft) for prediction, film in zip(predictions, films, strict=True)]
 
-    def look(self, films: Sequence[MoldedFilm], batch: int | None = None) -> list[Answer]:
-        """The network's answers, ``batch`` films at a time; fewer are filled up to it, so that nothing compiles twice.
+    def predict(self, films: Sequence[MoldedFilm], batch: int | None = None) -> list[Prediction]:
+        """The network's predictions, ``batch`` films at a time; fewer are filled up to it, so that nothing compiles twice.
 
-        By default one film is looked at alone, and more ``DETECTION_BATCH`` at a time.
+        By default one film is predicted alone, and more ``DETECTION_BATCH`` at a time.
         """
         batch = batch or (1 if len(films) == 1 else DETECTION_BATCH)
         side = self.config.network.image_size
-        answers = []
+        predictions = []
         for start in range(0, len(films), batch):
             some = films[start : start + batch]
             images = np.zeros((batch, side, side, 3), np.float32)
@@ -348,16 +349,16 @@ class MaskRCNN:
             for index, film in enumerate(some):
                 images[index] = film.image
                 windows[index] = norm_boxes(np.asarray(film.window, np.float32)[None], (side, side))[0]
-            told = self.network.predict_on_batch({"images": images, "windows": windows})
-            answers += [
-                Answer(told["detections"][index], told["mask_boxes"][index], told["masks"][index], film.window)
+            outputs = self.network.predict_on_batch({"images": images, "windows": windows})
+            predictions += [
+                Prediction(outputs["detections"][index], outputs["mask_boxes"][index], outputs["masks"][index], film.window)
                 for index, film in enumerate(some)
             ]
-        return answers
+        return predictions
 
-    def unmold(self, answer: Answer, shape: tuple[int, int], soft: bool = False) -> dict[str, np.ndarray]:
-        """An answer as ``detect`` gives it, in the pixels of the film, which has ``shape`` (height, width)."""
-        return unmold(*answer, self.config.network.image_size, shape, self.config.detection, soft)
+    def unmold(self, prediction: Prediction, shape: tuple[int, int], soft: bool = False) -> dict[str, np.ndarray]:
+        """A prediction as ``detect`` gives it, in the pixels of the film, which has ``shape`` (height, width)."""
+        return unmold(*prediction, self.config.network.image_size, shape, self.config.detection, soft)
 
     def get_weights(self) -> list[Tensor]:
         """A copy of all weights, where the backend keeps its tensors."""
@@ -379,7 +380,7 @@ def unmold(
     settings: DetectionConfig,
     soft: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The network's answer for one film, in the film's own pixels.
+    """The network's prediction for one film, in the film's own pixels.
 
     Args:
         detections: [k, 6], normalised boxes, class id and score; zeros behind the last.

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mask_rcnn.config import NetworkConfig
-from mask_rcnn.radiograph import check_levels, fit_to_square, stretch
+from mask_rcnn.films.levels import check_levels
+from mask_rcnn.films.square import fit_to_square, stretch
 
 # Strides of the pyramid levels P2 to P6 in pixels (Lin et al., Feature Pyramid Networks, CVPR 2017).
 PYRAMID_STRIDES = (4, 8, 16, 32, 64)
@@ -215,3 +216,11 @@ def window_to_film(boxes: np.ndarray, window: Sequence[int], square: int, shape:
     shift = np.array([y1, x1, y1, x1], np.float32)
     scale = np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1], np.float32)
     return denorm_boxes((boxes - shift) / scale, shape)
+
+
+def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """The tight box (y1, x1, y2, x2) of a mask; (0, 0, 0, 0) for an empty one."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return 0, 0, 0, 0
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1

@@ -1,4 +1,4 @@
-"""Learns what a frontal chest film looks like, for the quality checks of create_dataset.py.
+"""Fits the statistical model of a frontal chest film, for the quality checks of create_dataset.py.
 
     python scripts/fit_chest.py --src ../shared/data/shenzhen/images ../shared/data/kaggle
 
@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
 from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box, write_json
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.checks.chest import CONTRAST_FLOOR, TABLE, describe, odd_part, thumbnail
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import mask_box
 
 BATCH = 8
 OUTLIERS = 0.02  # of the films, twice: the shapes furthest from the mean
@@ -66,7 +68,7 @@ def _precision(shapes: np.ndarray) -> np.ndarray:
 def _heart(odd: np.ndarray) -> np.ndarray:
     """Weights of the discriminant between films and their mirrored copies, whose odd parts differ in sign alone.
 
-    Of deviation 1 over the films, so that it tells by how many deviations a film is on its side.
+    Of deviation 1 over the films, so that it is the number of deviations by which a film is on its side.
     """
     rows = odd.reshape(len(odd), -1)
     covariance = np.cov(rows.T)

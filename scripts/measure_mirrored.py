@@ -16,15 +16,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from PIL import Image
 
-from mask_rcnn import inference_command
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.images import FilmError
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
 
 MIRRORED = "perhaps mirrored"  # how the reason begins
 

@@ -12,16 +12,15 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
 
 Spoil = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
@@ -85,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except FilmError as error:
                 tqdm.write(f"skipped {error}", file=sys.stderr)
                 continue
-            scale = min(1.0, 512 / max(film.shape))  # for memory and speed: the measure itself looks at 256 pixels
+            scale = min(1.0, 512 / max(film.shape))  # for memory and speed: the measure itself takes 256 pixels
             films.append(cv2.resize(film, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
         if not films:
             print(f"{folder}: holds no film that can be read", file=sys.stderr)

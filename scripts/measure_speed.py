@@ -22,11 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms" / "images"
 SIDES = (512, 1024, 2000)  # pixels: of the films' long sides
 
@@ -80,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE")
     arguments = parser.parse_args(argv)
-    from mask_rcnn.checkpoint import CheckpointError
     from mask_rcnn.model import MaskRCNN
+    from mask_rcnn.weights.checkpoint import CheckpointError
 
     weights = [path for pattern in arguments.weights for path in sorted(glob.glob(pattern)) or [pattern]]
     try:

@@ -21,7 +21,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import cv2
 import h5py
@@ -30,10 +29,13 @@ import numpy as np
 from tqdm import tqdm
 
 from create_dataset.unet import SIDE, build_unet
-from mask_rcnn.checkpoint import ENDING, halve
-from mask_rcnn.console import forgiving_streams
-from mask_rcnn.files import replacing_path
-from mask_rcnn.radiograph import FILM_SUFFIXES, FilmError, equalise, read_film
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.names import FILM_SUFFIXES
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.files import replacing_path
+from mask_rcnn.weights.checkpoint import ENDING, halve
 
 
 def read_pairs(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:

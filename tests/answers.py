@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from contract import under_jit
 
-from mask_rcnn.losses import LOSS_NAMES
 from mask_rcnn.model import MaskRCNN
+from mask_rcnn.network.losses import LOSS_NAMES
 
 
 def answer(weights: Path, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

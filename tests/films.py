@@ -9,7 +9,8 @@ import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
 
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
 
 
 def film_of(height: int = 60, width: int = 48, seed: int = 0) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -11,23 +12,39 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn.coco import CATEGORIES
 from mask_rcnn.config import NetworkConfig
+from mask_rcnn.lungs import CATEGORIES
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A module imports from its own floor and from those below; a new module has to be given a floor.
+# The rooms from the lowest floor up: a room imports from its own floor's and from lower rooms. A new room needs a floor.
 FLOORS = (
-    {"config", "radiograph", "images", "dicom", "polarity", "coco", "drawing", "files", "utils",
-     "alignment", "duplicates", "legacy", "records", "finding", "chest", "quality", "formats", "journal", "memory",
-     "progress", "run", "version", "folders", "patients", "patient_tables", "outlines", "sides", "dicom_file",
-     "dicom_pixels", "mending", "orientation", "strict_yaml", "backend", "console"},
-    {"resnet", "layers", "losses", "normalisation"},
-    {"model", "checkpoint", "imagenet", "weights_file"},
-    {"data", "augmentation", "metrics", "ensemble", "visualize", "evaluation", "members"},
-    {"train_command", "training_run", "inference_command", "results", "devices"},
+    {"version", "lungs"},
+    {"system"},
+    {"config"},
+    {"films"},
+    {"utils", "network", "run"},
+    {"weights", "dataset", "checks"},
+    {"model"},
+    {"bag"},
+    {"results", "training"},
+    {"evaluation"},
+    {"commands"},
+    {"api"},
 )
-FLOOR_OF = {f"mask_rcnn.{name}": floor for floor, names in enumerate(FLOORS) for name in names}
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+# Rooms, and modules of others, that run without Keras: a film is read, and a dataset made, without waiting for it.
+WITHOUT_KERAS = ("version", "lungs", "system", "config", "films", "run", "utils", "checks", "results", "evaluation")
+ALSO_WITHOUT_KERAS = (
+    "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
+    "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.commands.train",
+    "mask_rcnn.commands.inference", "mask_rcnn.api", "create_dataset.lungs", "create_dataset.sources",
+    "create_dataset.command",
+)
+
+# Rooms of mask_rcnn that making a dataset uses.
+FOR_DATASETS = {"version", "lungs", "system", "config", "films", "utils", "run", "dataset", "checks", "results"}
 
 # Packages that are imported under another name than they are installed by.
 INSTALLED_AS = {
@@ -52,7 +69,7 @@ PACKAGED = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("mas
 
 
 def name_of(path: Path) -> str:
-    """``mask_rcnn/coco.py`` is ``mask_rcnn.coco``, a package's ``__init__.py`` the package."""
+    """``mask_rcnn/films/dicom.py`` is ``mask_rcnn.films.dicom``, a package's ``__init__.py`` the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -65,7 +82,7 @@ MODULES = {name_of(path): path for path in PACKAGED}
 
 
 def imports_of(path: Path) -> set[str]:
-    """Every module that a file imports, inside functions too: ``from mask_rcnn import coco`` is ``mask_rcnn.coco``."""
+    """Every module that a file imports, inside functions too: ``from mask_rcnn import films`` is ``mask_rcnn.films``."""
     found: set[str] = set()
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
@@ -84,24 +101,30 @@ def own_imports(name: str) -> set[str]:
     return (imports_of(MODULES[name]) & MODULES.keys()) - {name}
 
 
-def test_every_module_of_the_network_has_a_floor() -> None:
-    assert {name for name in MODULES if name.startswith("mask_rcnn.")} == FLOOR_OF.keys()
+def room_of(name: str) -> str:
+    """``mask_rcnn.films.dicom`` and ``mask_rcnn.films`` are in ``films``, ``mask_rcnn.utils`` is a room of its own."""
+    return name.split(".")[1]
 
 
-@pytest.mark.parametrize("name", sorted(FLOOR_OF))
+ROOMY = sorted(name for name in MODULES if name.startswith("mask_rcnn."))
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(name) for name in ROOMY} == FLOOR_OF.keys()
+
+
+@pytest.mark.parametrize("name", ROOMY)
 def test_imports_run_downwards(name: str) -> None:
-    above = {other for other in own_imports(name) if FLOOR_OF.get(other, len(FLOORS)) > FLOOR_OF[name]}
-    assert not above, f"{name} stands on floor {FLOOR_OF[name]} and imports {above}"
-
-
-def test_augmentation_needs_nothing_but_the_lowest_floor() -> None:
-    assert {FLOOR_OF[other] for other in own_imports("mask_rcnn.augmentation")} == {0}
+    room = room_of(name)
+    others = {other for other in own_imports(name) if other.startswith("mask_rcnn.") and room_of(other) != room}
+    above = {other for other in others if FLOOR_OF[room_of(other)] >= FLOOR_OF[room]}
+    assert not above, f"{name} stands on floor {FLOOR_OF[room]} and imports {above}"
 
 
 @pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("create_dataset")))
-def test_making_a_dataset_needs_nothing_but_the_lowest_floor(name: str) -> None:
-    outside = {other for other in own_imports(name) if not other.startswith("create_dataset")}
-    assert all(FLOOR_OF[other] == 0 for other in outside), outside
+def test_making_a_dataset_needs_no_network_of_another_room(name: str) -> None:
+    outside = {other for other in own_imports(name) if other.startswith("mask_rcnn.")}
+    assert {room_of(other) for other in outside} <= FOR_DATASETS, outside
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:
@@ -119,8 +142,8 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
     assert finished == MODULES.keys()
 
 
-def test_the_lowest_floor_runs_without_keras() -> None:
-    modules = sorted(f"mask_rcnn.{name}" for name in FLOORS[0]) + ["create_dataset.lungs", "create_dataset.sources"]
+def test_these_rooms_run_without_keras() -> None:
+    modules = [name for name in ROOMY if room_of(name) in WITHOUT_KERAS] + list(ALSO_WITHOUT_KERAS)
     backends = {"keras", "tensorflow", *OTHER_BACKENDS}
     code = f"import sys, {', '.join(modules)}; print(sorted({backends} & sys.modules.keys()))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -129,9 +152,10 @@ def test_the_lowest_floor_runs_without_keras() -> None:
 
 def test_the_network_speaks_keras_alone() -> None:
     backends = {"tensorflow", *OTHER_BACKENDS}
-    bound = {name for name in FLOOR_OF if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
+    bound = {name for name in ROOMY if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
     # Batch normalisation is quicker by TensorFlow's own kernel; elsewhere, and to the same result, it is Keras's.
-    assert bound <= {"mask_rcnn.devices", "mask_rcnn.normalisation"}, "the network runs on every backend of Keras"
+    allowed = {"mask_rcnn.commands.devices", "mask_rcnn.network.normalisation"}
+    assert bound <= allowed, "the network runs on every backend of Keras"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
@@ -165,10 +189,10 @@ def test_lungs_are_named_and_numbered_in_one_place(name: str) -> None:
         if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store)
         and target.id in ("LEFT_LUNG", "RIGHT_LUNG", "CATEGORIES")
     ]
-    if name == "mask_rcnn.coco":
+    if name == "mask_rcnn.lungs":
         assert sorted(named) == sorted(CATEGORIES.values()) and len(numbered) == 3
     else:
-        assert not named and not numbered, "ids and names of the lungs belong to coco.py alone"
+        assert not named and not numbered, "ids and names of the lungs belong to lungs.py alone"
 
 
 def test_the_network_has_a_class_for_each_lung_and_the_background() -> None:
@@ -202,3 +226,45 @@ def test_requirements_of_developers_cover_the_tests() -> None:
 def test_every_requirement_says_a_version_known_to_work() -> None:
     versions = required("requirements.txt") | required("requirements-dev.txt")
     assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions.values()), versions
+
+
+def bounds() -> dict[str, dict[str, tuple[int, ...]]]:
+    """The lowest versions that setup.cfg asks for, by extra; "" is what every installation needs."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    lists = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
+    return {
+        extra: {name: version_of(bound) for name, bound in (line.split(" >= ") for line in lines.split("\n") if line)}
+        for extra, lines in lists.items()
+    }
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+@pytest.mark.parametrize(
+    "file, extras",
+    [("requirements.txt", [""]), ("requirements-dev.txt", ["dev"]), ("requirements-backends.txt", ["jax", "torch"])],
+)
+def test_the_pinned_versions_are_ones_that_the_package_asks_for(file: str, extras: list[str]) -> None:
+    lowest = {name: bound for extra in extras for name, bound in bounds()[extra].items()}
+    pinned = {name: version_of(version) for name, version in required(file).items()}
+    assert pinned.keys() == lowest.keys()
+    assert all(pinned[name] >= bound for name, bound in lowest.items())
+
+
+def test_every_package_is_installed() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = setup["options"]["packages"].split()
+    own = {name_of(path) for path in PACKAGED if path.name == "__init__.py"}
+    elsewhere = {"mask_rcnn.shipped.configs", "mask_rcnn.shipped.models", "mask_rcnn.shipped.models.unet"}
+    assert sorted(listed) == sorted(own | elsewhere)
+
+
+def test_scripts_import_what_is_installed() -> None:
+    assert not [
+        path.name for path in (ROOT / "scripts").rglob("*.py")
+        if path.name != "evaluate.py" and "sys.path" in path.read_text(encoding="utf-8")
+    ]

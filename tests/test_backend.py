@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from script import PHANTOMS, ROOT
 
-from mask_rcnn import backend
-from mask_rcnn.backend import DeviceError, choose_backend
-from mask_rcnn.metrics import dice
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.system import backend
+from mask_rcnn.system.backend import DeviceError, choose_backend
 
 FILM = PHANTOMS / "images" / "phantom_0001.png"
 WEIGHTS = ROOT / "models" / "lungs_small_1.weights.h5"

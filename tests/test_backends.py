@@ -14,7 +14,7 @@ import pytest
 from answers import answer
 from tiny import batch_of, build_sober, draw_instances, drawing_all_config
 
-from mask_rcnn.losses import LOSS_NAMES
+from mask_rcnn.network.losses import LOSS_NAMES
 
 TESTS = Path(__file__).resolve().parent
 TOLERANCE = 1e-4

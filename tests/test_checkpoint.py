@@ -18,11 +18,11 @@ import pytest
 from keras_2 import write_legacy
 
 import mask_rcnn
-from mask_rcnn import checkpoint
-from mask_rcnn.checkpoint import CLASS_HEADS, CheckpointError
 from mask_rcnn.config import Config, ConfigError, config_from_dict, config_to_dict, learned_part
 from mask_rcnn.model import MaskRCNN
-from mask_rcnn.weights_file import FORMAT
+from mask_rcnn.weights import checkpoint
+from mask_rcnn.weights.checkpoint import CLASS_HEADS, CheckpointError
+from mask_rcnn.weights.weights_file import FORMAT
 
 SIZES = {
     "backbone": "resnet26",

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mask_rcnn import coco
+from mask_rcnn.dataset.coco import annotation, new_dataset, read_dataset, to_xywh
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.run_lengths import decode_mask, encode_mask
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import mask_box
 
 # pycocotools 2.0.11 does not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -36,17 +41,17 @@ def naive_runs(mask: np.ndarray) -> list[int]:
 
 @pytest.mark.parametrize("mask", random_masks(), ids=lambda mask: f"{mask.shape}-{mask.sum()}")
 def test_masks_survive_encoding(mask: np.ndarray) -> None:
-    segmentation = coco.encode_mask(mask)
+    segmentation = encode_mask(mask)
     assert segmentation["size"] == list(mask.shape)
     stored = json.loads(json.dumps(segmentation))
-    decoded = coco.decode_mask(stored)
+    decoded = decode_mask(stored)
     assert decoded.dtype == bool
     np.testing.assert_array_equal(decoded, mask)
 
 
 @pytest.mark.parametrize("mask", random_masks(), ids=lambda mask: f"{mask.shape}-{mask.sum()}")
 def test_uncompressed_runs_are_read_column_by_column(mask: np.ndarray) -> None:
-    decoded = coco.decode_mask({"size": list(mask.shape), "counts": naive_runs(mask)})
+    decoded = decode_mask({"size": list(mask.shape), "counts": naive_runs(mask)})
     np.testing.assert_array_equal(decoded, mask)
 
 
@@ -57,51 +62,50 @@ def test_mask_box_is_tight(mask: np.ndarray) -> None:
     if points:
         ys, xs = [y for y, _ in points], [x for _, x in points]
         expected = min(ys), min(xs), max(ys) + 1, max(xs) + 1
-    assert coco.mask_box(mask) == expected
+    assert mask_box(mask) == expected
 
 
 def test_boxes_survive_coco_order() -> None:
     box = (3.0, 5.0, 11.0, 25.0)
-    assert coco.to_xywh(box) == [5.0, 3.0, 20.0, 8.0]
-    assert coco.from_xywh(coco.to_xywh(box)) == box
+    assert to_xywh(box) == [5.0, 3.0, 20.0, 8.0]
 
 
 def test_annotation_describes_the_mask() -> None:
     mask = np.zeros((30, 40), bool)
     mask[4:10, 20:35] = True
-    record = coco.annotation(7, 3, coco.RIGHT_LUNG, mask)
+    record = annotation(7, 3, RIGHT_LUNG, mask)
     assert (record["id"], record["image_id"], record["category_id"], record["iscrowd"]) == (7, 3, 2, 0)
     assert record["area"] == 6 * 15
     assert record["bbox"] == [20, 4, 15, 6]
-    np.testing.assert_array_equal(coco.decode_mask(json.loads(json.dumps(record))["segmentation"]), mask)
+    np.testing.assert_array_equal(decode_mask(json.loads(json.dumps(record))["segmentation"]), mask)
 
 
 def test_categories_are_the_published_ones() -> None:
-    assert coco.CATEGORIES == {1: "left_lung", 2: "right_lung"}
-    assert (coco.LEFT_LUNG, coco.RIGHT_LUNG) == (1, 2)
+    assert CATEGORIES == {1: "left_lung", 2: "right_lung"}
+    assert (LEFT_LUNG, RIGHT_LUNG) == (1, 2)
 
 
 def test_a_dataset_survives_writing(tmp_path: Path) -> None:
-    dataset = coco.new_dataset("patient", {"seed": 3, "remark": "폐 & poumon"})
+    dataset = new_dataset("patient", {"seed": 3, "remark": "폐 & poumon"})
     dataset["images"].append({"id": 1, "file_name": "ü.png", "height": 30, "width": 40})
-    dataset["annotations"].append(coco.annotation(1, 1, coco.LEFT_LUNG, np.ones((30, 40), bool)))
+    dataset["annotations"].append(annotation(1, 1, LEFT_LUNG, np.ones((30, 40), bool)))
     path = tmp_path / "deep" / "er" / "dataset.json"
-    coco.write_json(path, dataset)
-    assert coco.read_dataset(path) == dataset
+    write_json(path, dataset)
+    assert read_dataset(path) == dataset
     assert dataset["info"]["laterality"] == "patient" and dataset["info"]["seed"] == 3
     assert [file.name for file in path.parent.iterdir()] == ["dataset.json"]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
-    coco.write_json(path, {"old": 1})
+    write_json(path, {"old": 1})
     with pytest.raises(TypeError):
-        coco.write_json(path, {"new": object()})
+        write_json(path, {"new": object()})
     assert json.loads(path.read_text()) == {"old": 1}
 
 
 def changed(**changes: Any) -> str:
-    dataset = coco.new_dataset("patient", {})
+    dataset = new_dataset("patient", {})
     return json.dumps({**dataset, **changes})
 
 
@@ -123,12 +127,12 @@ def changed(**changes: Any) -> str:
 def test_bad_files_are_refused_by_name(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(content)
-    with pytest.raises(coco.DatasetError) as caught:
-        coco.read_dataset(path)
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(path)
     assert str(path) in str(caught.value) and said in str(caught.value)
     assert "\n" not in str(caught.value) and "; " in str(caught.value)
 
 
 def test_an_absent_file_is_refused_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(coco.DatasetError, match="create_dataset.py"):
-        coco.read_dataset(tmp_path / "none.json")
+    with pytest.raises(DatasetError, match="create_dataset.py"):
+        read_dataset(tmp_path / "none.json")

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from tiny import batch_of, build_sober, draw_film, draw_instances, drawing_all_config, weights_of
 
-from mask_rcnn import losses
 from mask_rcnn import model as model_module
-from mask_rcnn.data import find_instances
+from mask_rcnn.dataset.batches import find_instances
 from mask_rcnn.model import DETECTION_BATCH, MaskRCNN
+from mask_rcnn.network import losses
 
 WAYS = {"tensorflow": ["eager", "graph", "XLA"], "jax": ["eager", "XLA"], "torch": ["eager"]}[keras.backend.backend()]
 COMPILED = [way for way in WAYS if way != "eager"]

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from script import ROOT
 
-from mask_rcnn.console import forgiving_streams
+from mask_rcnn.system.console import forgiving_streams
 
 NAMES = [b"zwei w\xc3\xb6rter \xc3\xbc.png", b"bytes \xff\xfe.png"]
 
 
 def run(code: str, *arguments: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = f"import sys; from mask_rcnn.console import forgiving_streams; forgiving_streams(); {code}"
+    code = f"import sys; from mask_rcnn.system.console import forgiving_streams; forgiving_streams(); {code}"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True)
 
@@ -46,7 +46,7 @@ def test_a_command_prints_a_folder_of_any_name(tmp_path: Path, name: bytes) -> N
 def test_a_run_goes_on_when_nobody_reads_it_any_more(tmp_path: Path, where: str) -> None:
     """The reader takes one line and goes, and 10,000 more are written: more than any pipe holds."""
     code = (
-        "import sys, pathlib; from mask_rcnn.console import forgiving_streams; forgiving_streams();"
+        "import sys, pathlib; from mask_rcnn.system.console import forgiving_streams; forgiving_streams();"
         f"[print('line', k, file=sys.{where}, flush=True) for k in range(10000)]; pathlib.Path(sys.argv[1]).touch()"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "end")], cwd=ROOT,
@@ -65,7 +65,7 @@ def test_a_run_goes_on_when_nobody_reads_it_any_more(tmp_path: Path, where: str)
 def test_what_is_printed_comes_at_once_where_it_did(unbuffered: bool) -> None:
     """Without ``-u`` a pipe gets what is printed when the buffer is full or the process ends."""
     code = (
-        "import os; from mask_rcnn.console import forgiving_streams; forgiving_streams();"
+        "import os; from mask_rcnn.system.console import forgiving_streams; forgiving_streams();"
         "print('printed'); os.write(1, b'written ')"
     )
     command = [sys.executable, *(["-u"] if unbuffered else []), "-c", code]
@@ -85,6 +85,6 @@ def test_streams_of_others_stay_in_place(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_process_without_streams() -> None:
-    code = "from mask_rcnn.console import forgiving_streams; forgiving_streams(); print(1)"
+    code = "from mask_rcnn.system.console import forgiving_streams; forgiving_streams(); print(1)"
     done = subprocess.run(f"'{sys.executable}' -c '{code}' >&- 2>&-", shell=True, cwd=ROOT)
     assert done.returncode == 0

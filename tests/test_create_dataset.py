@@ -26,14 +26,16 @@ from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
 from create_dataset.command import LEGACY, OWN_UNET, main
 from create_dataset.lungs import find_lungs
-from mask_rcnn.quality import ACCEPTED, REJECTED, STATUSES
 from create_dataset.report import REPORT
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, decode_mask, read_dataset
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.radiograph import read_film
-from mask_rcnn.records import read_records
+from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHANTOMS = sorted((REPOSITORY / "data" / "phantoms" / "images").glob("*.png"))
@@ -416,14 +418,15 @@ def test_the_launcher_runs_and_help_needs_no_tensorflow() -> None:
 @needs_unet
 def test_the_unet_says_the_same_of_a_film_whatever_lies_beside_it(own_unet: keras.Model) -> None:
     one, two, three = (pipeline.read(source) for source in find_films(PHANTOMS[0].parent)[:3])
-    votes, mirrored = pipeline.ask([own_unet], [one, two], command.BATCH)
+    votes, mirrored = pipeline.predict_votes([own_unet], [one, two], command.BATCH)
     assert votes.shape == mirrored.shape == (1, 2, 256, 256)
     for films, place in (([two], 0), ([two, three], 0), ([three, two], 1)):
-        again, again_mirrored = pipeline.ask([own_unet], films, command.BATCH)
+        again, again_mirrored = pipeline.predict_votes([own_unet], films, command.BATCH)
         np.testing.assert_array_equal(again[:, place], votes[:, 1])
         np.testing.assert_array_equal(again_mirrored[:, place], mirrored[:, 1])
     turned = two._replace(inputs=two.inputs[:, ::-1])
-    np.testing.assert_array_equal(pipeline.ask([own_unet], [turned], command.BATCH)[0][:, 0, :, ::-1], mirrored[:, 1])
+    back = pipeline.predict_votes([own_unet], [turned], command.BATCH)[0][:, 0, :, ::-1]
+    np.testing.assert_array_equal(back, mirrored[:, 1])
 
 
 @needs_unet

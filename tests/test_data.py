@@ -12,24 +12,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn import augmentation, coco, legacy
-from mask_rcnn.augmentation import augment, move, shade, surround
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError, mask_box
+from mask_rcnn.commands.train import Films
 from mask_rcnn.config import AugmentationConfig, Config, config_from_dict
-from mask_rcnn.data import (
-    MIN_INSTANCE_AREA,
-    TrainingBatches,
-    TrainingFilm,
-    find_instances,
-    join_copies,
-    load_film,
-    load_films,
-)
-from mask_rcnn.duplicates import fingerprint
-from mask_rcnn.radiograph import equalise, fit_labels_to_square, fit_to_square, read_film, read_labels
-from mask_rcnn.records import FilmRecord, member_records, read_records, split_records
-from mask_rcnn.train_command import Films
-from mask_rcnn.utils import apply_box_deltas, compute_overlaps, denorm_boxes, match_anchors, mold_film
+from mask_rcnn.dataset import augmentation, legacy
+from mask_rcnn.dataset.augmentation import augment, move, shade, surround
+from mask_rcnn.dataset.batches import MIN_INSTANCE_AREA, TrainingBatches, find_instances
+from mask_rcnn.dataset.coco import annotation, new_dataset, read_dataset
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.records import FilmRecord
+from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.dataset.split import member_records, split_records
+from mask_rcnn.dataset.training_films import TrainingFilm, join_copies, load_film, load_films
+from mask_rcnn.films.duplicates import fingerprint
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.radiograph import read_film, read_labels
+from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import apply_box_deltas, compute_overlaps, denorm_boxes, mask_box, match_anchors, mold_film
 
 # pycocotools 2.0.11 does not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -80,7 +81,7 @@ def write_dataset(
     path: Path, films: Path, count: int, laterality: str = "patient", roots: list[str] | None = None
 ) -> Path:
     """A dataset JSON beside or far from ``films``; film 0 has no lung, films 1 and 2 are of one patient."""
-    dataset = coco.new_dataset(laterality, {"roots": roots} if roots else {})
+    dataset = new_dataset(laterality, {"roots": roots} if roots else {})
     films.mkdir(parents=True, exist_ok=True)
     for seed in range(count):
         film, labels = draw_film(seed)
@@ -93,17 +94,17 @@ def write_dataset(
         else:
             image["file_name"] = (films / f"{seed}.png").relative_to(path.parent).as_posix()
         dataset["images"].append(image)
-        for category in coco.CATEGORIES if seed else ():
+        for category in CATEGORIES if seed else ():
             annotation_id = len(dataset["annotations"]) + 1
             mask = labels == category
-            dataset["annotations"].append(coco.annotation(annotation_id, seed + 1, category, mask))
-    coco.write_json(path, dataset)
+            dataset["annotations"].append(annotation(annotation_id, seed + 1, category, mask))
+    write_json(path, dataset)
     return path
 
 
 def change_dataset(path: Path, **changes: Any) -> Path:
-    dataset = coco.read_dataset(path)
-    coco.write_json(path, {**dataset, **changes})
+    dataset = read_dataset(path)
+    write_json(path, {**dataset, **changes})
     return path
 
 
@@ -160,7 +161,7 @@ def test_films_that_were_not_accepted_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 4)
-    images = coco.read_dataset(path)["images"]
+    images = read_dataset(path)["images"]
     images[1]["quality"], images[2]["quality"] = "one lung", "accepted"
     records = read_records(change_dataset(path, images=images), "patient")
     assert [record.path.name for record in records] == ["0.png", "2.png", "3.png"]
@@ -169,7 +170,7 @@ def test_films_that_were_not_accepted_are_left_out(
 
 def test_one_patient_number_of_two_collections_is_two_groups(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 3)
-    images = coco.read_dataset(path)["images"]
+    images = read_dataset(path)["images"]
     images[2]["collection"] = "another"
     change_dataset(path, images=images)
     groups = [record.group for record in read_records(path, "patient")]
@@ -195,7 +196,7 @@ def test_label_masks_are_the_patients(tmp_path: Path) -> None:
 def test_sources_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     for name in ("empty/images", "empty/masks", "bare"):
         (tmp_path / name).mkdir(parents=True)
-    coco.write_json(tmp_path / "empty.json", coco.new_dataset("patient", {}))
+    write_json(tmp_path / "empty.json", new_dataset("patient", {}))
     for name, said in (
         ("empty", "names no film"),
         ("empty.json", "names no film"),
@@ -209,12 +210,12 @@ def test_sources_that_hold_nothing_are_refused(tmp_path: Path) -> None:
 
 def test_broken_records_are_refused_by_number(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 2, roots=["films"])
-    good = coco.read_dataset(path)
+    good = read_dataset(path)
     polygon = {**good["annotations"][0], "segmentation": [[1, 1, 5, 5]]}
     heart = {**good["annotations"][0], "category_id": 3}
-    for annotation in (polygon, heart):
+    for broken in (polygon, heart):
         with pytest.raises(DatasetError, match="annotation 1 is no lung in run lengths or polygons"):
-            read_records(change_dataset(path, annotations=[annotation]), "patient")
+            read_records(change_dataset(path, annotations=[broken]), "patient")
     change_dataset(path, annotations=good["annotations"])
     nameless = {key: value for key, value in good["images"][1].items() if key != "file_name"}
     for image in ({**good["images"][1], "root": 1}, nameless):
@@ -226,7 +227,7 @@ def test_films_of_a_group_share_it_within_their_json_alone(tmp_path: Path) -> No
     copies = []
     for name in ("one", "two"):
         path = write_dataset(tmp_path / name / "dataset.json", tmp_path / name / "films", 4)
-        images = coco.read_dataset(path)["images"]
+        images = read_dataset(path)["images"]
         for image, group in zip(images, (1, 2, 2, 1), strict=True):
             image["group"] = group
         copies.append([record.copies for record in read_records(change_dataset(path, images=images), "patient")])
@@ -238,7 +239,7 @@ def test_films_of_a_group_share_it_within_their_json_alone(tmp_path: Path) -> No
 def test_a_copied_film_keeps_the_name_of_its_group(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 3)
     before = [record.group for record in read_records(path, "patient")]
-    images = coco.read_dataset(path)["images"]
+    images = read_dataset(path)["images"]
     for image in images:
         copy = tmp_path / "images" / f"{image['id']}.png"
         copy.parent.mkdir(exist_ok=True)
@@ -252,7 +253,7 @@ def test_a_copied_film_keeps_the_name_of_its_group(tmp_path: Path) -> None:
 def test_an_inverted_film_is_turned_round(tmp_path: Path) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 2)
     upright = [load_film(record, SIDE) for record in read_records(path, "patient")]
-    images = coco.read_dataset(path)["images"]
+    images = read_dataset(path)["images"]
     images[1]["inverted"] = True
     Image.fromarray(255 - draw_film(1)[0]).save(tmp_path / "films" / "1.png")
     turned = [load_film(record, SIDE) for record in read_records(change_dataset(path, images=images), "patient")]
@@ -492,9 +493,9 @@ def test_films_that_cannot_be_read_are_left_out(tmp_path: Path, capsys: pytest.C
 
 def test_torn_run_lengths_are_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_dataset(tmp_path / "dataset.json", tmp_path / "films", 4)
-    annotations = coco.read_dataset(path)["annotations"]
+    annotations = read_dataset(path)["annotations"]
     annotations[0]["segmentation"]["counts"] = "garbage"
-    annotations[2]["segmentation"] = coco.encode_mask(np.ones((10, 10), bool))
+    annotations[2]["segmentation"] = encode_mask(np.ones((10, 10), bool))
     films = load_films(read_records(change_dataset(path, annotations=annotations), "patient"), SIDE)
     assert [film.record.path.name for film in films] == ["0.png", "3.png"]
     lines = capsys.readouterr().err.splitlines()

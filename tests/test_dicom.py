@@ -15,8 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from mask_rcnn.dicom import spacing_of
-from mask_rcnn.radiograph import FilmError, read_film, read_radiograph
+from mask_rcnn.films.dicom import spacing_of
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film, read_radiograph
 
 
 def test_monochrome2_of_10_bits(tmp_path: Path) -> None:

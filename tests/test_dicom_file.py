@@ -15,9 +15,9 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset, write_file_meta_info
 from test_dicom import compressed
 
-from mask_rcnn.dicom import is_dicom, looks_like_dicom
-from mask_rcnn.dicom_file import codestream_of
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.films.dicom import is_dicom, looks_like_dicom
+from mask_rcnn.films.dicom_file import codestream_of
+from mask_rcnn.films.radiograph import read_film
 
 ENCODINGS = {"implicit": (True, True), "explicit": (False, True), "big endian": (False, False)}
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from mask_rcnn import alignment, duplicates
-from mask_rcnn.alignment import agreements, sample
-from mask_rcnn.duplicates import SIDE, find_groups, fingerprint, join
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.films import alignment, duplicates
+from mask_rcnn.films.alignment import agreements, sample
+from mask_rcnn.films.duplicates import SIDE, find_groups, fingerprint, join
+from mask_rcnn.films.radiograph import read_film
 
 SCRIPTS = str(Path(__file__).resolve().parents[1] / "scripts")
 if SCRIPTS not in sys.path:

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box
+from mask_rcnn.bag.agreement import agreement, film_agreement
+from mask_rcnn.bag.lung import label_mask
+from mask_rcnn.bag.vote import bag_film, bag_masks, majority
 from mask_rcnn.config import BagConfig
-from mask_rcnn.ensemble import agreement, bag_film, bag_masks, film_agreement, label_mask, majority
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.utils import mask_box
 
 PARITY = Path(__file__).resolve().parent / "parity" / "pipeline.npz"
 

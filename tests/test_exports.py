@@ -18,11 +18,15 @@ from pycocotools.coco import COCO
 from create_dataset import exports
 from create_dataset.exports import copy_images, write_legacy
 from create_dataset.lungs import enlarge_lungs, find_small_lungs
-from mask_rcnn import coco, legacy
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, decode_mask, from_xywh, mask_box, write_json
-from mask_rcnn.data import load_films
-from mask_rcnn.radiograph import read_film
-from mask_rcnn.records import read_records
+from mask_rcnn.dataset import legacy
+from mask_rcnn.dataset.coco import annotation, new_dataset, to_xywh
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.dataset.training_films import load_films
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
+from mask_rcnn.utils import mask_box
 
 SCRIPTS = str(Path(__file__).resolve().parents[1] / "scripts")
 if SCRIPTS not in sys.path:
@@ -54,7 +58,7 @@ def films() -> list[tuple[np.ndarray, dict[int, np.ndarray]]]:
 @pytest.fixture
 def made(tmp_path: Path, films: list[tuple[np.ndarray, dict[int, np.ndarray]]]) -> tuple[dict[str, Any], Path]:
     """A dataset as ``create_dataset.py`` makes it, and its folder."""
-    dataset = coco.new_dataset("patient", {"roots": ["../films/one", "../films/two"]})
+    dataset = new_dataset("patient", {"roots": ["../films/one", "../films/two"]})
     for k, (name, (film, lungs)) in enumerate(zip(NAMES, films, strict=True)):
         path = tmp_path / "films" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +74,7 @@ def made(tmp_path: Path, films: list[tuple[np.ndarray, dict[int, np.ndarray]]]) 
             **({"reasons": ["the lungs are small"]} if k == REVIEW else {}),
         })  # fmt: skip
         for category, lung in lungs.items():
-            dataset["annotations"].append(coco.annotation(2 * image_id + category, image_id, category, lung))
+            dataset["annotations"].append(annotation(2 * image_id + category, image_id, category, lung))
     out = tmp_path / "out"
     write_json(out / "dataset.json", dataset)
     return dataset, out
@@ -198,7 +202,7 @@ def test_copies_fit_their_records(
             if record["image_id"] == image["id"]:
                 mask = masks[record["category_id"]]
                 assert mask.shape == copy.shape and record["area"] == mask.sum()
-                assert from_xywh(record["bbox"]) == mask_box(mask)
+                assert record["bbox"] == to_xywh(mask_box(mask))
                 lung = lungs[record["category_id"]].astype(np.float32)
                 shrunk = cv2.resize(lung, copy.shape[::-1], interpolation=cv2.INTER_AREA)
                 assert overlap(mask, shrunk > 0.5) > 0.99
@@ -265,7 +269,7 @@ def test_a_lung_that_vanishes_is_no_annotation(made: tuple[dict[str, Any], Path]
     image = dataset["images"][0]
     speck = np.zeros((image["height"], image["width"]), bool)
     speck[10, 10] = True
-    dataset["annotations"] = [coco.annotation(1, image["id"], LEFT_LUNG, speck)]
+    dataset["annotations"] = [annotation(1, image["id"], LEFT_LUNG, speck)]
     assert copy_images(dataset, out, 64)["annotations"] == []
     assert len(copy_images(dataset, out, 4096)["annotations"]) == 1
 
@@ -288,7 +292,7 @@ def test_a_copy_that_cannot_be_written_stops_it(made: tuple[dict[str, Any], Path
 def assert_shows_the_same(tool: Any, dataset: dict[str, Any]) -> None:
     """What a COCO reader says of categories, images and masks, against our own records and decoder."""
     categories = tool.loadCats(tool.getCatIds())
-    assert {category["id"]: category["name"] for category in categories} == coco.CATEGORIES
+    assert {category["id"]: category["name"] for category in categories} == CATEGORIES
     assert sorted(tool.getImgIds()) == sorted(image["id"] for image in dataset["images"])
     assert sorted(tool.getAnnIds()) == sorted(record["id"] for record in dataset["annotations"])
     for image in dataset["images"]:
@@ -329,7 +333,7 @@ def test_a_film_costs_under_4_kilobytes(tmp_path: Path) -> None:
     _, labels = make_phantoms.draw_phantom(np.random.default_rng(5), (256, 256))
     votes = cv2.GaussianBlur((labels > 0).astype(np.float32), (0, 0), 1.5)[None]
     lungs = enlarge_lungs(find_small_lungs(votes), votes, 971, 1328)
-    dataset = coco.new_dataset("patient", {})
+    dataset = new_dataset("patient", {})
     for image_id in range(3):
         dataset["images"].append({
             "id": 2**47 + image_id, "root": 0, "file_name": "train/PNEUMONIA/person1234_bacteria_5678.jpeg",
@@ -339,7 +343,7 @@ def test_a_film_costs_under_4_kilobytes(tmp_path: Path) -> None:
             "reasons": ["a reason of some sixty letters, as a reader would have it"],
         })  # fmt: skip
         for category, lung in lungs.items():
-            dataset["annotations"].append(coco.annotation(2**48 + 2 * image_id + category, image_id, category, lung))
+            dataset["annotations"].append(annotation(2**48 + 2 * image_id + category, image_id, category, lung))
     assert len(lungs) == 2 and all(lung.sum() > 0.1 * lung.size for lung in lungs.values())
     write_json(tmp_path / "dataset.json", dataset)
     assert (tmp_path / "dataset.json").stat().st_size < 3 * 4000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn.files import PARTIAL, remove_partials, remove_partials_of, replacing, replacing_path, write_bytes
+from mask_rcnn.system.files import PARTIAL, remove_partials, remove_partials_of, replacing, replacing_path, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 UID = "1.3.12.2.1107.5.3.56.20123.11.2024010508"  # 40 characters, as scanners begin the names of all their films
@@ -31,7 +31,7 @@ def test_many_threads_write_files_of_like_names(tmp_path: Path) -> None:
 
 def test_threads_and_processes_write_the_same_file(tmp_path: Path) -> None:
     """The last one wins, whole; none fails for another's having renamed its temporary file."""
-    command = ("import sys; from pathlib import Path; from mask_rcnn.files import write_bytes\n"
+    command = ("import sys; from pathlib import Path; from mask_rcnn.system.files import write_bytes\n"
                "for k in range(200): write_bytes(Path(sys.argv[1]), sys.argv[2].encode() * 1000)")
     processes = [subprocess.Popen([sys.executable, "-c", command, str(tmp_path / "one"), letter], cwd=ROOT)
                  for letter in "abc"]  # fmt: skip
@@ -70,7 +70,7 @@ def test_what_a_kill_leaves_is_removed(tmp_path: Path) -> None:
 
 def test_what_a_kill_leaves_of_one_file_is_removed_alone(tmp_path: Path) -> None:
     """As halving a weights file does, a temporary file may have one of its own."""
-    code = ("import os, sys; from pathlib import Path; from mask_rcnn.files import replacing_path\n"
+    code = ("import os, sys; from pathlib import Path; from mask_rcnn.system.files import replacing_path\n"
             "with replacing_path(Path(sys.argv[1])) as one, replacing_path(one, '.h5') as two:\n"
             "    one.touch(); two.touch(); os.kill(os.getpid(), 9)")
     for name in ("a[1].h5", "b.h5"):

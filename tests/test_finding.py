@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mask_rcnn.finding import find_films
-from mask_rcnn.radiograph import film_stem
+from mask_rcnn.films.finding import find_films
+from mask_rcnn.films.names import film_stem
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -64,7 +64,7 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     lay_out(tmp_path, "NORMAL/a.png", "PNEUMONIA/b.png", "NORMAL/IM1")
     (tmp_path / "PNEUMONIA").chmod(0)
     (tmp_path / "NORMAL" / "IM1").chmod(0)
-    code = ("import sys; from pathlib import Path; from mask_rcnn.finding import find_films\n"
+    code = ("import sys; from pathlib import Path; from mask_rcnn.films.finding import find_films\n"
             "found = find_films(Path(sys.argv[1]))\n"
             "print(len(found.films), *(f'{path.name}: {reason}' for path, reason in found.unreadable.items()), sep='\\n')")
     try:

@@ -17,10 +17,10 @@ import pytest
 from script import ROOT, load_script
 
 from create_dataset import command
-from mask_rcnn import inference_command
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.metrics import dice
-from mask_rcnn.radiograph import read_labels
+from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.films.radiograph import read_labels
+from mask_rcnn.lungs import CATEGORIES
 
 GOLDEN = ROOT / "tests" / "golden" / "phantoms"
 FIGURES: dict[str, Any] = json.loads((GOLDEN / "figures.json").read_text())
@@ -38,7 +38,7 @@ def make_golden() -> ModuleType:
 @pytest.fixture(scope="module")
 def films(make_golden: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden") / "films"
-    make_golden.draw_films(folder)
+    make_golden.render_films(folder)
     return folder
 
 

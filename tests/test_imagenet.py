@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from keras_2 import write_groups
 
-from mask_rcnn import checkpoint, imagenet
-from mask_rcnn.checkpoint import CheckpointError
 from mask_rcnn.config import RESNET_BLOCKS, config_from_dict
 from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.weights import checkpoint, imagenet
+from mask_rcnn.weights.checkpoint import CheckpointError
 
 SIDE = 64
 TRUNK = ("conv1", "bn", "res")

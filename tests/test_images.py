@@ -15,9 +15,11 @@ from films import film_of, refused, stretched
 from hostile import png_claiming
 from PIL import Image
 
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.images import MAX_BYTES, MAX_PIXELS, to_8_bit
-from mask_rcnn.radiograph import IMAGE_SUFFIXES, FilmError, equalise, read_film
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import MAX_BYTES, MAX_PIXELS, FilmError, to_8_bit
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.names import IMAGE_SUFFIXES
+from mask_rcnn.films.radiograph import read_film
 
 ROOT = Path(__file__).parents[1]
 

@@ -18,14 +18,19 @@ from keras_2 import write_legacy
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mask_rcnn import inference_command
-from mask_rcnn.coco import CATEGORIES, decode_mask, mask_box, to_xywh
+from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.commands.inference import find_films, main
 from mask_rcnn.config import QualityConfig, config_from_dict
-from mask_rcnn.devices import DeviceError, choose_device
-from mask_rcnn.inference_command import find_films, main
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.radiograph import read_film
-from mask_rcnn.results import COLUMNS, result_names, review_reasons
+from mask_rcnn.dataset.coco import to_xywh
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.results.names import result_names
+from mask_rcnn.results.records import review_reasons
+from mask_rcnn.results.tables import COLUMNS
+from mask_rcnn.utils import mask_box
 
 ROOT = Path(__file__).parents[1]
 PHANTOMS = sorted((ROOT / "data" / "phantoms" / "images").glob("*.png"))
@@ -526,7 +531,7 @@ def test_films_that_would_share_a_result_do_not() -> None:
 
 
 def test_help_does_not_wait_for_tensorflow() -> None:
-    command = "import mask_rcnn.inference_command, sys; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    command = "import mask_rcnn.commands.inference, sys; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", command], cwd=ROOT, timeout=60, check=True)
     shown = subprocess.run(
         [sys.executable, "inference.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from mask_rcnn.files import digest_of, file_version
-from mask_rcnn.formats import FormatError
-from mask_rcnn.journal import Journal
+from mask_rcnn.run.journal import Journal
+from mask_rcnn.system.files import digest_of, file_version
+from mask_rcnn.system.formats import FormatError
 
 
 class Film(NamedTuple):

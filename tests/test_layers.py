@@ -13,7 +13,7 @@ import pytest
 from contract import call, check_contract
 
 from mask_rcnn.config import Config, DetectionConfig, NetworkConfig, ProposalConfig, TargetConfig
-from mask_rcnn.layers import (
+from mask_rcnn.network.layers import (
     NEVER,
     apply_deltas,
     box_area,

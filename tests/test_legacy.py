@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mask_rcnn import legacy
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError
-from mask_rcnn.legacy import SIDE, format_film, is_legacy, read_films
+from mask_rcnn.dataset import legacy
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.legacy import SIDE, format_film, is_legacy, read_films
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 Film = tuple[np.ndarray, dict[int, np.ndarray]]
 

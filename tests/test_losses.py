@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from contract import call, check_contract
 
-from mask_rcnn import losses
+from mask_rcnn.network import losses
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "components.npz"))
 

@@ -20,7 +20,8 @@ from create_dataset.lungs import (
     split_left_right,
     two_largest,
 )
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, mask_box
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.utils import mask_box
 
 SIDE = 256
 PARITY = Path(__file__).resolve().parent / "parity" / "pipeline.npz"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from script import load_script
 
-from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, REVIEW
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.radiograph import resize_labels
+from mask_rcnn.films.square import resize_labels
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 ROOT = Path(__file__).resolve().parents[1]
 FINE = {

@@ -11,8 +11,9 @@ import pytest
 import tiny
 from script import copy_phantoms, load_script
 
+from mask_rcnn.dataset.records import read_annotated
+from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.model import MaskRCNN
-from mask_rcnn.records import read_drawn, read_records
 
 SCRIPT = load_script("measure_robustness")
 
@@ -20,7 +21,7 @@ SCRIPT = load_script("measure_robustness")
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarray]:
     data = copy_phantoms(tmp_path_factory.mktemp("phantoms") / "data", 1)
-    film, labels, _ = read_drawn(read_records(data, "patient")[0])
+    film, labels, _ = read_annotated(read_records(data, "patient")[0])
     return film, labels
 
 

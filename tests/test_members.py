@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tiny
 
-from mask_rcnn import members
-from mask_rcnn.checkpoint import read_config
+from mask_rcnn.bag import members
 from mask_rcnn.model import MaskRCNN
+from mask_rcnn.weights.checkpoint import read_config
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def test_members_of_one_config_take_turns_in_one_network(bag: list[Path], films:
 
 def test_batches_of_any_size_say_the_same(bag: list[Path], films: list[np.ndarray]) -> None:
     loaded = members.load_members([str(path) for path in bag[:2]])
-    whole = members.look(loaded, films, 3)
+    whole = members.predict(loaded, films, 3)
     for batch in (1, 2):
-        for expected, answers in zip(whole, members.look(loaded, films, batch), strict=True):
+        for expected, answers in zip(whole, members.predict(loaded, films, batch), strict=True):
             for one, other in zip(expected, answers, strict=True):
                 np.testing.assert_allclose(other.detections, one.detections, atol=1e-4)
                 np.testing.assert_allclose(other.masks, one.masks, atol=1e-4)
@@ -85,7 +85,7 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
     def fail(*arguments: object) -> None:
         raise MemoryError
 
-    for step in ("unmold", "look"):
+    for step in ("unmold", "predict"):
         monkeypatch.setattr(loaded[0].network, step, fail)
         with pytest.raises(members.InferenceError, match="too little memory; give a smaller --batch"):
             list(members.detect(loaded, films))

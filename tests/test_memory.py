@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mask_rcnn.memory import is_out_of_memory
+from mask_rcnn.system.memory import is_out_of_memory
 
 # What the libraries raised, asked for more than there is: jax 0.10.2, torch 2.13.0 on the CPU, opencv 4.14.0.
 MESSAGES = [

@@ -14,8 +14,9 @@ from films import film_of, refused
 from hostile import png_claiming
 from PIL import Image, ImageFile, PngImagePlugin
 
-from mask_rcnn.mending import has_all_pixels, mend
-from mask_rcnn.radiograph import FilmError, read_film, read_labels
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.mending import has_all_pixels, mend
+from mask_rcnn.films.radiograph import read_film, read_labels
 
 FILM = film_of(120, 96)
 COLOURS = np.stack([FILM, FILM // 2, 255 - FILM], -1)

@@ -7,16 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.metrics import (
-    box_iou,
-    dice,
-    iou,
-    laterality_swapped,
-    roc_area,
-    surface_distances,
-    youden_threshold,
-)
+from mask_rcnn.evaluation.overlap import box_iou, dice, iou, laterality_swapped, surface_distances
+from mask_rcnn.evaluation.roc import roc_area, youden_threshold
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 
 def random_mask(rng: np.random.Generator, shape: tuple[int, int] = (17, 23)) -> np.ndarray:

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from tiny import LOSS_WEIGHTS, SIDE, Lessons, draw_batch, draw_film, gradients, tiny_config, weights_of
 
-from mask_rcnn import losses
 from mask_rcnn.config import DetectionConfig
 from mask_rcnn.model import LAYER_GROUPS, MaskRCNN, unmold
+from mask_rcnn.network import losses
 from mask_rcnn.utils import norm_boxes
 
 STEPS, EPOCHS = 20, 4

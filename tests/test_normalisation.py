@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from mask_rcnn.normalisation import BatchNormalization
+from mask_rcnn.network.normalisation import BatchNormalization
 
 FEATURES = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7)).astype(np.float32)
 

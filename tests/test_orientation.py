@@ -11,8 +11,8 @@ from films import film_of, write_dicom
 from PIL import Image
 from pydicom.dataset import Dataset
 
-from mask_rcnn.orientation import doubts_of, upright
-from mask_rcnn.radiograph import read_film, read_radiograph
+from mask_rcnn.films.orientation import doubts_of, upright
+from mask_rcnn.films.radiograph import read_film, read_radiograph
 
 # Headers hold what the standard does not allow.
 pytestmark = pytest.mark.filterwarnings("ignore:Invalid value for VR")

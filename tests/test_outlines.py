@@ -17,10 +17,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from mask_rcnn import coco
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG, DatasetError, compress, decode_mask, encode_mask, read_dataset
-from mask_rcnn.outlines import check_runs
-from mask_rcnn.records import read_drawn, read_records
+from mask_rcnn.dataset.coco import FORMAT, new_dataset, read_dataset
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.outlines import check_runs
+from mask_rcnn.dataset.records import read_annotated
+from mask_rcnn.dataset.run_lengths import compress, decode_mask, encode_mask
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms"
@@ -49,7 +53,7 @@ def foreign(folder: Path, change: Change = lambda dataset: None, count: int = 3,
         shutil.copy(PHANTOMS / "images" / f"phantom_{n:04}.png", folder / "images" / f"p{n}.png")
         labels = labels_of(n)
         dataset["images"].append({"id": n, "file_name": f"p{n}.png", "height": labels.shape[0], "width": labels.shape[1]})
-        for lung in coco.CATEGORIES:
+        for lung in CATEGORIES:
             outline = encode_mask(labels == lung) if runs else polygons(labels == lung)
             dataset["annotations"].append(
                 {"id": 10 * n + lung, "image_id": n, "category_id": lung, "segmentation": outline, "iscrowd": int(runs)}
@@ -86,9 +90,9 @@ def with_first(part: list[float], value: Any) -> list[list[Any]]:
 @pytest.mark.parametrize("runs", [False, True])
 def test_lungs_of_another_tool_are_read(tmp_path: Path, runs: bool) -> None:
     for n, record in enumerate(read_records(foreign(tmp_path / "set", runs=runs), "patient"), 1):
-        read = read_drawn(record).labels
+        read = read_annotated(record).labels
         truth = labels_of(n)
-        for lung in coco.CATEGORIES:
+        for lung in CATEGORIES:
             both = np.count_nonzero((read == lung) & (truth == lung))
             assert 2 * both / (np.count_nonzero(read == lung) + np.count_nonzero(truth == lung)) > 0.98
 
@@ -149,7 +153,7 @@ def test_where_none_can_be_read_the_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="p1.png: annotation 11 .*no number but nan; correct it in the tool") as caught:
         read_records(path, "patient")
     assert "create_dataset" not in str(caught.value)
-    made_here = json.loads(path.read_text()) | {"info": coco.new_dataset("patient", {})["info"]}
+    made_here = json.loads(path.read_text()) | {"info": new_dataset("patient", {})["info"]}
     path.write_text(json.dumps(made_here))
     with pytest.raises(DatasetError, match="make the file again with create_dataset.py"):
         read_records(path, "patient")
@@ -264,7 +268,7 @@ def test_a_film_named_twice(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_lung_are_one_lung_and_repeats_change_nothing(tmp_path: Path) -> None:
-    plain = read_drawn(read_records(foreign(tmp_path / "plain"), "patient")[0]).labels
+    plain = read_annotated(read_records(foreign(tmp_path / "plain"), "patient")[0]).labels
 
     def halves(dataset: dict[str, Any]) -> None:
         upper = labels_of(1) == LEFT_LUNG
@@ -274,7 +278,7 @@ def test_parts_of_a_lung_are_one_lung_and_repeats_change_nothing(tmp_path: Path)
         parts = [{**own, "id": 11, "segmentation": encode_mask(mask)} for mask in (upper, lower, lower)]
         dataset["annotations"][:1] = parts
 
-    parted = read_drawn(read_records(foreign(tmp_path / "parts", halves), "patient")[0]).labels
+    parted = read_annotated(read_records(foreign(tmp_path / "parts", halves), "patient")[0]).labels
     assert np.count_nonzero((parted != plain) & (labels_of(1) == LEFT_LUNG)) < 0.02 * np.count_nonzero(plain)
 
 
@@ -284,7 +288,7 @@ def test_one_outline_with_two_names_is_no_pair_of_lungs(tmp_path: Path) -> None:
 
     record = read_records(foreign(tmp_path / "set", doubled), "patient")[0]
     with pytest.raises(DatasetError, match="p1.png: its two lungs lie over each other; "):
-        read_drawn(record)
+        read_annotated(record)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
@@ -354,13 +358,13 @@ def test_an_annotation_of_an_unnamed_category_costs_its_film(tmp_path: Path, cap
 
 def test_formats(tmp_path: Path) -> None:
     path = tmp_path / "dataset.json"
-    dataset = coco.new_dataset("patient", {})
-    assert dataset["info"]["format"] == coco.FORMAT == 2 and dataset["info"]["program"] == "1.0.0"
+    dataset = new_dataset("patient", {})
+    assert dataset["info"]["format"] == FORMAT == 2 and dataset["info"]["program"] == "1.0.0"
     del dataset["info"]["format"], dataset["info"]["program"]
-    coco.write_json(path, dataset)
+    write_json(path, dataset)
     assert read_dataset(path) == dataset, "a file without a format is of the first"
     dataset["info"]["format"] = 3
-    coco.write_json(path, dataset)
+    write_json(path, dataset)
     with pytest.raises(DatasetError) as caught:
         read_dataset(path)
     assert str(caught.value) == (

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from mask_rcnn import model as model_module
-from mask_rcnn.layers import refine_detections
 from mask_rcnn.model import MaskRCNN
+from mask_rcnn.network.layers import refine_detections
 from mask_rcnn.utils import mold_film, norm_boxes
 
 TOLERANCE = 1e-3

@@ -12,13 +12,16 @@ import pytest
 from films import write_dicom
 from PIL import Image
 
-from mask_rcnn import coco
-from mask_rcnn.coco import DatasetError
 from mask_rcnn.config import ConfigError, config_from_dict
-from mask_rcnn.patient_tables import read_table
-from mask_rcnn.patients import patient_of, state_patients, tell_patients
-from mask_rcnn.radiograph import film_stem
-from mask_rcnn.records import read_records, split_records, split_report
+from mask_rcnn.dataset.coco import annotation, new_dataset
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.patient_tables import read_table
+from mask_rcnn.dataset.patients import patient_of, state_patients, tell_patients
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.dataset.split import split_records, split_report
+from mask_rcnn.films.names import film_stem
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.system.files import write_json
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 PATIENTS, FILMS = range(1, 31), range(1, 5)
@@ -227,9 +230,9 @@ def as_json(folder: Path, change: Callable[[dict[str, Any]], object] = lambda im
         labels = np.asarray(Image.open(folder / "masks" / name))
         images.append({"id": number, "file_name": name, "height": labels.shape[0], "width": labels.shape[1]})
         change(images[-1])
-        annotations += [coco.annotation(2 * number + lung, number, lung, labels == lung) for lung in coco.CATEGORIES]
-    categories = coco.new_dataset("patient", {})["categories"]
-    coco.write_json(folder / "lungs.json", {"images": images, "annotations": annotations, "categories": categories})
+        annotations += [annotation(2 * number + lung, number, lung, labels == lung) for lung in CATEGORIES]
+    categories = new_dataset("patient", {})["categories"]
+    write_json(folder / "lungs.json", {"images": images, "annotations": annotations, "categories": categories})
     return folder / "lungs.json"
 
 
@@ -292,5 +295,5 @@ def test_the_real_sets(shared_data: Path) -> None:
         records = read_records(shared_data / name, "patient")
         assert len({record.group for record in records}) == len(records)
     children = read_records(shared_data / "v7_children", "patient")
-    assert {record.told_by for record in children} == {"films.csv"}
+    assert {record.patient_from for record in children} == {"films.csv"}
     assert len({record.group for record in children}) < len(children)

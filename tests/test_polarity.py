@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from create_dataset.sources import find_films
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.radiograph import read_film
 from scripts import measure_polarity
 
 PHANTOMS = sorted((Path(__file__).parents[1] / "data" / "phantoms" / "images").glob("*.png"))

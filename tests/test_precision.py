@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tiny import Lessons, batch_of, build_sober, draw_instances, drawing_all_config, weights_of
 
-from mask_rcnn import checkpoint, losses
 from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.network import losses
+from mask_rcnn.weights import checkpoint
 
 CONFIG = drawing_all_config(train_batch_norm=True, optimiser="adam")
 STEPS, EPOCHS = 3, 4

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mask_rcnn import progress as module
-from mask_rcnn.progress import progress, warn
+from mask_rcnn.system import progress as module
+from mask_rcnn.system.progress import progress, warn
 
 
 def test_long_work_writes_a_line_now_and_then(

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mask_rcnn.chest import CELLS, describe, heart_side, likeness, shape_distance, thumbnail, typical_chest
 from create_dataset.lungs import find_small_lungs
 from create_dataset.quality import measure
-from mask_rcnn.quality import ACCEPTED, REJECTED, REVIEW, judge
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.checks.chest import CELLS, describe, heart_side, likeness, shape_distance, thumbnail, typical_chest
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, REVIEW, judge
 from mask_rcnn.config import Config, ConfigError, QualityConfig, config_from_dict, config_to_dict
-from mask_rcnn.radiograph import read_film
+from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 SIDE = 256
 PHANTOMS = sorted((Path(__file__).resolve().parents[1] / "data" / "phantoms" / "images").glob("*.png"))

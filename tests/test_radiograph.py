@@ -13,18 +13,13 @@ from films import film_of, refused
 from PIL import Image
 
 from mask_rcnn.config import NetworkConfig
-from mask_rcnn.finding import find_film_paths
-from mask_rcnn.polarity import is_inverted
-from mask_rcnn.radiograph import (
-    FILM_SUFFIXES,
-    FilmError,
-    equalise,
-    fit_labels_to_square,
-    fit_to_square,
-    read_film,
-    read_labels,
-    read_radiograph,
-)
+from mask_rcnn.films.finding import find_film_paths
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.names import FILM_SUFFIXES
+from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.radiograph import read_film, read_labels, read_radiograph
+from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
 from mask_rcnn.utils import mold_film
 
 GOLDEN = Path(__file__).parent / "golden" / "components.npz"

@@ -23,11 +23,11 @@ from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 from create_dataset import command, pipeline
 from create_dataset.assemble import DATASET, TABLE
 from create_dataset.command import JOURNAL, main
-from mask_rcnn.journal import Journal
-from mask_rcnn.run import sole_run
 from create_dataset.report import REPORT
 from create_dataset.sources import Source, find_films
-from mask_rcnn.coco import read_dataset
+from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.run.folder import sole_run
+from mask_rcnn.run.journal import Journal
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 FILMS = 20
@@ -38,13 +38,13 @@ def films_asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Puts the stand-in in the U-Net's place, and counts the films that it is asked about."""
     monkeypatch.setattr(command, "load_unet", load_stand_in)
     asked: list[int] = []
-    ask = pipeline.ask
+    ask = pipeline.predict_votes
 
     def counted(members: Any, films: Sequence[pipeline.Film | None], batch: int) -> Any:
         asked.append(sum(film is not None for film in films))
         return ask(members, films, batch)
 
-    monkeypatch.setattr(pipeline, "ask", counted)
+    monkeypatch.setattr(pipeline, "predict_votes", counted)
     return asked
 
 

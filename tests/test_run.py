@@ -15,10 +15,11 @@ import pytest
 from films import film_of
 from PIL import Image
 
-from mask_rcnn import run
-from mask_rcnn.files import PARTIAL
-from mask_rcnn.images import FilmError
-from mask_rcnn.run import RunError, read_once, set_aside, sole_run, work_through
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.run import engine
+from mask_rcnn.run.engine import read_once, work_through
+from mask_rcnn.run.folder import RunError, set_aside, sole_run
+from mask_rcnn.system.files import PARTIAL
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -132,14 +133,14 @@ def test_a_film_that_changes_while_it_is_read_is_not_read(tmp_path: Path, monkey
     path = tmp_path / "film.png"
     Image.fromarray(film_of()).save(path)
     assert read_once(path).digest == read_once(path).digest and read_once(path).version[0] == path.stat().st_size
-    read = run.read_radiograph
+    read = engine.read_radiograph
 
     def slow(path: Path) -> object:
         film = read(path)
         Image.fromarray(film_of(seed=1)).save(path)  # as a copy that is still going on
         return film
 
-    monkeypatch.setattr(run, "read_radiograph", slow)
+    monkeypatch.setattr(engine, "read_radiograph", slow)
     with pytest.raises(FilmError, match="changed while it was read"):
         read_once(path)
 
@@ -150,7 +151,7 @@ def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="another run is writing to it; "), sole_run(out), sole_run(out):
         pass
     assert not out.exists(), "a run that wrote nothing leaves nothing"
-    code = ("import sys, time; from pathlib import Path; from mask_rcnn.run import sole_run\n"
+    code = ("import sys, time; from pathlib import Path; from mask_rcnn.run.folder import sole_run\n"
             "with sole_run(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)")
     other = subprocess.Popen([sys.executable, "-c", code, str(out)], cwd=ROOT, stdout=subprocess.PIPE)
     assert other.stdout and other.stdout.readline() == b"locked\n"

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from script import ROOT, copy_phantoms, load_script
 
-from mask_rcnn.coco import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 UNET = ROOT / "models" / "unet" / "efficientnetb0.weights.h5"
 

@@ -15,9 +15,9 @@ import pytest
 from films import write_dicom
 from PIL import Image
 
-from mask_rcnn import inference_command
-from mask_rcnn.coco import CATEGORIES
-from mask_rcnn.metrics import dice, laterality_swapped
+from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.evaluation.overlap import dice, laterality_swapped
+from mask_rcnn.lungs import CATEGORIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms"

@@ -12,13 +12,16 @@ import pytest
 from films import film_of, write_dicom
 from PIL import Image
 
-from mask_rcnn import coco
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, DatasetError, encode_mask
-from mask_rcnn.data import load_films
-from mask_rcnn.images import FilmError
-from mask_rcnn.radiograph import read_labels
-from mask_rcnn.records import FilmRecord, read_drawn, read_records
-from mask_rcnn.sides import are_exchanged, check_sides, on_both_sides, turn_back
+from mask_rcnn.dataset.coco import annotation, new_dataset
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
+from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.dataset.sides import are_exchanged, check_sides, on_both_sides, turn_back
+from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.dataset.training_films import load_films
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_labels
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 
@@ -61,11 +64,11 @@ def write(
         stored.save(folder / "images" / f"film_{n}.jpg", exif=exif, quality=95)
         Image.fromarray(np.ascontiguousarray(labels)).save(folder / "masks" / f"film_{n}.png")
         images.append({"id": n, "file_name": f"film_{n}.jpg", "height": labels.shape[0], "width": labels.shape[1]})
-        drawn = [lung for lung in coco.CATEGORIES if (labels == lung).any()]
-        annotations += [coco.annotation(2 * n + lung, n, lung, labels == lung) for lung in drawn]
+        drawn = [lung for lung in CATEGORIES if (labels == lung).any()]
+        annotations += [annotation(2 * n + lung, n, lung, labels == lung) for lung in drawn]
     if kind == "folder":
         return folder
-    categories = coco.new_dataset("patient", {})["categories"]
+    categories = new_dataset("patient", {})["categories"]
     (folder / "lungs.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     return folder / "lungs.json"
 
@@ -104,7 +107,7 @@ def test_a_source_is_judged_by_itself(tmp_path: Path) -> None:
 
 
 def test_films_with_one_lung_or_none_are_no_mistake(tmp_path: Path) -> None:
-    for lung in coco.CATEGORIES:
+    for lung in CATEGORIES:
         assert len(load(write(tmp_path / str(lung), lambda labels, lung=lung: labels * (labels == lung)))) == 4
     assert len(load(write(tmp_path / "none", np.zeros_like))) == 4
 
@@ -159,7 +162,7 @@ def test_real_sets_are_not_suspected(shared_data: Path, name: str) -> None:
     records = read_records(shared_data / name, "patient")[::4]
     labels = [read_labels(record.mask_path) for record in records if record.mask_path]
     assert check_sides(records, labels) == []
-    assert not any(on_both_sides(own * (own == lung)) for own in labels for lung in coco.CATEGORIES)
+    assert not any(on_both_sides(own * (own == lung)) for own in labels for lung in CATEGORIES)
     noticed = [on_both_sides(both(own)) for own in labels if len(np.unique(own)) == 3]
     assert np.mean(noticed) > 0.95, "all but those with next to nothing left of a lung"
 
@@ -179,9 +182,9 @@ def test_masks_of_a_film_that_its_header_turns_turn_with_it(orientation: list[st
     write_dicom(path, np.ascontiguousarray(stored), "MONOCHROME2", 8, PatientOrientation=orientation)
     Image.fromarray(np.ascontiguousarray(drawn)).save(tmp_path / "masks" / "film.png")
     (record,) = read_records(tmp_path, "patient")
-    read = read_drawn(record)
+    read = read_annotated(record)
     assert np.array_equal(read.labels, labels) and read.film.shape == labels.shape
     own = replace(record, mask_path=None, are_upright=True, segmentations=tuple(
         (category, labels.shape, encode_mask(labels == category)["counts"]) for category in CATEGORIES
     ))  # fmt: skip
-    assert np.array_equal(read_drawn(own).labels, labels)
+    assert np.array_equal(read_annotated(own).labels, labels)

@@ -21,11 +21,14 @@ import pytest
 import yaml
 from PIL import Image
 
-from mask_rcnn import data, train_command, training_run
-from mask_rcnn.checkpoint import CheckpointError, read_config, read_notes
+from mask_rcnn.commands import train as train_command
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
-from mask_rcnn.losses import LOSS_NAMES
+from mask_rcnn.dataset import batches
+from mask_rcnn.dataset.batches import TrainingBatches
 from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.network.losses import LOSS_NAMES
+from mask_rcnn.training import run_folder as training_run
+from mask_rcnn.weights.checkpoint import CheckpointError, read_config, read_notes
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 
@@ -81,7 +84,7 @@ def command_in(folder: Path, config: Path | None = None) -> list[str]:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A training that nothing disturbed; the films it was shown lie in ``shown.json``."""
     folder = tmp_path_factory.mktemp("training")
-    command, shown, change = command_in(folder), [], data.augment
+    command, shown, change = command_in(folder), [], batches.augment
 
     def note(*arguments: Any) -> Any:
         film, labels = change(*arguments)
@@ -96,7 +99,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             shutil.copytree(run, folder / "after epoch 2")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(data, "augment", note)
+        patch.setattr(batches, "augment", note)
         patch.setattr(training_run.checkpoint, "save", save_and_copy)
         codes = [train_command.main(command)]
     (folder / "shown.json").write_text(json.dumps(shown))
@@ -450,7 +453,7 @@ def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest
     """By its seed a member's first weights, the order and changes of its films and its anchors differ from the others'."""
     shown: list[tuple[int, np.ndarray]] = []
 
-    def note(model: MaskRCNN, batches: data.TrainingBatches, *_: Any, **__: Any) -> None:
+    def note(model: MaskRCNN, batches: TrainingBatches, *_: Any, **__: Any) -> None:
         shown.append((batches.seed, model.network.named_layers()["fpn_c5p5"].get_weights()[0]))
 
     monkeypatch.setattr(MaskRCNN, "fit_stage", note)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from create_dataset.unet import SIDE, WeightsError, build_unet, encoder_of, load_unet, prepare, probabilities
-from mask_rcnn.radiograph import equalise
+from mask_rcnn.films.levels import equalise
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,16 @@ import naive
 import numpy as np
 import pytest
 
-from mask_rcnn.coco import mask_box
 from mask_rcnn.config import NetworkConfig
-from mask_rcnn.radiograph import equalise, fit_labels_to_square, fit_to_square
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
 from mask_rcnn.utils import (
     PYRAMID_STRIDES,
     apply_box_deltas,
     box_refinement,
     compute_overlaps,
     denorm_boxes,
+    mask_box,
     match_anchors,
     mold_film,
     norm_boxes,

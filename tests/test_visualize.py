@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mask_rcnn.coco import CATEGORIES, LEFT_LUNG, RIGHT_LUNG, mask_box
-from mask_rcnn.ensemble import Lung
-from mask_rcnn.drawing import LUNG_COLOURS
-from mask_rcnn.visualize import GAP, MAX_SIDE, MIN_SIDE, MIN_WIDTH, overlay
+from mask_rcnn.bag.lung import Lung
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.results.drawing import LUNG_COLOURS
+from mask_rcnn.results.overlay import GAP, MAX_SIDE, MIN_SIDE, MIN_WIDTH, overlay
+from mask_rcnn.utils import mask_box
 
 
 def film_with_lungs(height: int, width: int) -> tuple[np.ndarray, np.ndarray, dict[int, Lung]]:

@@ -9,10 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from mask_rcnn.checkpoint import read_config
 from mask_rcnn.config import Config, config_from_dict
 from mask_rcnn.model import MaskRCNN
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
+from mask_rcnn.weights.checkpoint import read_config
 
 SIDE = 128
 BATCH = 4

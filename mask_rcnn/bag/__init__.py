@@ -1,0 +1,1 @@
+"""Several trained networks, their votes and their agreement."""

@@ -1,0 +1,151 @@
+"""Bagging: what several trained networks predict on one film, voted into one left and one right lung.
+
+Bagging is Breiman's (Bagging predictors, Machine Learning 24, 1996): members that differ by the films they learnt from.
+
+Shapes
+    masks   bool [n, height, width], one lung as n members predict it; soft ones float32, probabilities
+    boxes   int [n, 4], (y1, x1, y2, x2) pixels, the lower right corner outside
+    scores  float [n] in [0, 1]
+    support [height, width], how many members call a pixel lung, or their mean probability
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mask_rcnn.bag.agreement import agreement
+from mask_rcnn.bag.lung import Box, Lung
+from mask_rcnn.config import BagConfig
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.utils import mask_box
+
+
+def bag_masks(
+    masks: np.ndarray,
+    boxes: np.ndarray,
+    scores: np.ndarray,
+    min_votes: int = 3,
+    opening: int = 4,
+    centred: bool = False,
+) -> tuple[np.ndarray, Box, float]:
+    """Votes n drawings of one lung into one, exactly as the reference does.
+
+    A pixel is lung where ``min_votes`` members say so, or all n where n is smaller; the voted mask is opened with a
+    square and its largest part (8-connected) is kept.
+
+    Args:
+        masks: bool [n, height, width], n >= 1.
+        boxes: int [n, 4] pixels.
+        scores: float [n].
+        min_votes: members that must agree on a pixel.
+        opening: pixels a side of the square.
+        centred: False opens as the reference does, which moves the mask one pixel down and right where ``opening`` is
+            even: on films of 224 pixels that costs a perfect lung 0.025 Dice (JSRT, mean). True leaves it in place.
+
+    Returns:
+        The mask bool [height, width] (empty where nothing survives), the union of the boxes, the mean score.
+    """
+    mask = _clean(_count_votes(masks) >= min(min_votes, len(masks)), opening, centred)
+    (y1, x1), (y2, x2) = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
+    return mask, (int(y1), int(x1), int(y2), int(x2)), float(np.mean(scores))
+
+
+def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, Lung]:
+    """The lungs of one film, from what every member detected on it.
+
+    Of each member the best-scoring detection of each class counts. A pixel that both bagged lungs claim goes to the one
+    with more votes there, then to the one of the higher score, so the masks are disjoint.
+
+    Args:
+        members: one detection a member, as ``MaskRCNN.detect`` gives it; its masks may be soft.
+        bag: how pixels are merged, and the opening. Fewer members than it plans for need
+            ``majority(len(members), bag.min_votes)`` votes. Probabilities can be averaged of soft masks only.
+
+    Returns:
+        The lungs found, by category id; a lung that no member found, or of which the vote leaves no pixel, is absent.
+    """
+    min_votes = majority(len(members), bag.min_votes)
+    lungs, support = {}, {}
+    for category in CATEGORIES:
+        found = [(member, k) for member in members if (k := _best_detection(member, category)) is not None]
+        if not found:
+            continue
+        height, width = found[0][0]["masks"].shape[:2]
+        boxes = np.stack([mask_box(_harden(member["masks"][..., k])) for member, k in found])
+        scores = np.array([member["scores"][k] for member, k in found], np.float64)
+        # All work is done within the union of the boxes: on a film of 10 megapixels that is several times less.
+        margin = bag.opening
+        top, left = np.maximum(boxes.min(axis=0)[:2] - margin, 0)
+        bottom, right = np.minimum(boxes.max(axis=0)[2:] + margin, (height, width))
+        window = (slice(top, bottom), slice(left, right))
+        drawn = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
+        masks = _harden(drawn)
+        by_votes = bag.pixels == "votes"
+        counted = _count_votes(masks) if by_votes else drawn.mean(axis=0)
+        enough = min(min_votes, len(masks)) if by_votes else 0.5
+        mask = np.zeros((height, width), bool)
+        mask[window] = _clean(counted >= enough, bag.opening, centred=True)
+        if mask.any():
+            support[category] = np.zeros((height, width), counted.dtype)
+            support[category][window] = counted
+            lungs[category] = Lung(mask, mask_box(mask), float(scores.mean()), len(found), agreement(masks))
+    return _make_disjoint(lungs, support)
+
+
+def majority(member_count: int, min_votes: int) -> int:
+    """The votes that a pixel needs: ``min_votes``, but of few members no more than a majority of them.
+
+    With ``min_votes`` 3, as published for five members: 1 of 1, 2 of 2, 2 of 3, 3 of 4, 3 of 5.
+    """
+    return min(min_votes, member_count // 2 + 1)
+
+
+def _best_detection(detection: Mapping[str, Any], category: int) -> int | None:
+    of_category = np.flatnonzero(np.asarray(detection["class_ids"]) == category)
+    return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None
+
+
+def _harden(masks: np.ndarray) -> np.ndarray:
+    """Probabilities as masks; masks as they are, since comparing them would make numbers of them first."""
+    return masks if masks.dtype == bool else masks >= 0.5
+
+
+def _count_votes(masks: np.ndarray) -> np.ndarray:
+    votes = np.zeros(masks.shape[1:], np.uint8)
+    for mask in masks:  # five additions of bytes are ten times as fast as masks.sum(0)
+        votes += mask.view(np.uint8)
+    return votes
+
+
+def _clean(mask: np.ndarray, opening: int, centred: bool) -> np.ndarray:
+    square = np.ones((opening, opening), np.uint8)
+    # Erosion takes the anchor opening // 2, and the mirrored anchor makes dilation its counterpart. OpenCV's opening,
+    # which the reference calls, takes the same anchor for both, and for an even square that is a shift by a pixel.
+    corner = opening - 1 - opening // 2 if centred else opening // 2
+    opened = cv2.dilate(cv2.erode(mask.view(np.uint8), square), square, anchor=(corner, corner))
+    count, parts, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    if count < 2:
+        return np.zeros(mask.shape, bool)
+    return parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+
+
+def _make_disjoint(lungs: dict[int, Lung], support: Mapping[int, np.ndarray]) -> dict[int, Lung]:
+    if len(lungs) < 2:
+        return lungs
+    left, right = lungs[LEFT_LUNG], lungs[RIGHT_LUNG]
+    both = left.mask & right.mask
+    if not both.any():
+        return lungs
+    for_left, for_right = support[LEFT_LUNG], support[RIGHT_LUNG]
+    tie_to_left = left.score >= right.score
+    to_left = both & ((for_left > for_right) | ((for_left == for_right) & tie_to_left))
+    masks = {LEFT_LUNG: left.mask & (to_left | ~both), RIGHT_LUNG: right.mask & ~to_left}
+    return {
+        category: lungs[category]._replace(mask=mask, box=mask_box(mask))
+        for category, mask in masks.items()
+        if mask.any()
+    }

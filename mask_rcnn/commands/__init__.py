@@ -1,0 +1,1 @@
+"""The commands ``train.py`` and ``inference.py``, and the choice of a device."""

@@ -1,0 +1,1 @@
+"""From annotated films to the batches that a network learns from."""

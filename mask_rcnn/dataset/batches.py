@@ -1,0 +1,137 @@
+"""The batches that the network learns from.
+
+Shapes
+    film     uint8 [side, side], grey, equalised at its own size and then fitted to the square
+    labels   uint8 [side, side], 0 background, else the category id
+    images   float32 [batch, side, side, 3], mean pixel subtracted
+    boxes    float32 [batch, max_instances, 4], normalised (y1, x1, y2, x2), zero padded
+    masks    uint8 [batch, side, side, max_instances], 0 or 1
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+
+from mask_rcnn.config import Config
+from mask_rcnn.dataset.augmentation import augment
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.training_films import TrainingFilm
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.utils import mask_box, match_anchors, norm_boxes, pyramid_anchors, subtract_mean
+
+MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
+
+    An epoch shows every film once. Where the films do not fill the last batch, the first films of the epoch
+    fill it up, since the network's shapes are static. Each batch is a pair of ``inputs`` and ``targets``;
+    ``inputs`` maps names to arrays:
+
+    - ``images`` float32 [batch, side, side, 3], equalised films, mean pixel subtracted
+    - ``anchor_match`` int32 [batch, anchors], 1 lung, -1 background, 0 not learnt from
+    - ``anchor_deltas`` float32 [batch, anchors_per_image, 4], of the positive anchors in order, zero padded
+    - ``class_ids`` int32 [batch, max_instances], zero padded
+    - ``boxes`` float32 [batch, max_instances, 4], normalised, zero padded
+    - ``masks`` uint8 [batch, side, side, max_instances]
+
+    ``targets`` is float32 zeros [batch]: the network computes its own losses, but Keras asks for a target.
+    Give ``fit`` ``shuffle=False``, else it visits the batches of an epoch in an order of its own.
+
+    Args:
+        films: of the network's side; a film may be there several times.
+        config: its network, targets, proposals and training say what a batch holds.
+        seed: of the order, the changes and the anchors.
+        augment: True shuffles the films and changes them by ``config.training.augmentation``; False, for
+            validation, gives the same batches in every epoch.
+        first_epoch: from 0; a run that goes on starts where it was left.
+
+    Raises:
+        DatasetError: there are no films.
+    """
+
+    def __init__(
+        self, films: Sequence[TrainingFilm], config: Config, seed: int, augment: bool, first_epoch: int = 0
+    ) -> None:
+        super().__init__(workers=1)
+        if not films:
+            raise DatasetError("no films to make batches of; check data.sources")
+        self.films, self.config, self.seed = films, config, seed
+        self.augment, self.epoch, self._begun = augment, first_epoch, False
+        network = config.network
+        self.anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
+
+    def on_epoch_begin(self) -> None:
+        """Moves on to the next epoch, but for the first time, when ``first_epoch`` begins."""
+        # Beginnings are counted since Keras reports the end of an epoch once before there was one.
+        self.epoch += self._begun
+        self._begun = True
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.films) / self.config.training.batch_size)
+
+    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        return self.batch(self.epoch if self.augment else 0, index)
+
+    def batch(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Batch ``index`` of any epoch."""
+        size = self.config.training.batch_size
+        order = np.arange(len(self.films))
+        if self.augment:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.films))
+        chosen = np.resize(order, len(self) * size)[index * size : (index + 1) * size]
+        rng = np.random.default_rng((self.seed, epoch, index + 1))  # (seed, epoch, 0) is the order's
+        return self._stack([self._example(self.films[k], rng) for k in chosen]), np.zeros(size, np.float32)
+
+    def _example(self, film: TrainingFilm, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        config = self.config
+        square, labels = film.film, film.labels
+        if self.augment:
+            square, labels = augment(square, labels, film.window, config.training.augmentation, rng)
+        class_ids, boxes, masks = find_instances(labels, config.targets.max_instances)
+        match, deltas = match_anchors(
+            self.anchors,
+            boxes[class_ids > 0],
+            config.targets.anchors_per_image,
+            config.proposals.box_std,
+            rng,
+        )
+        normalised = norm_boxes(boxes, labels.shape) * (class_ids > 0)[:, None]
+        return {
+            "images": subtract_mean(square, config.network),
+            "anchor_match": match.astype(np.int32),
+            "anchor_deltas": deltas.astype(np.float32),
+            "class_ids": class_ids,
+            "boxes": normalised.astype(np.float32),
+            "masks": masks,
+        }
+
+    @staticmethod
+    def _stack(examples: Iterable[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        examples = list(examples)
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
+
+def find_instances(labels: np.ndarray, max_instances: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The lungs of a label mask, one instance a lung, at most ``max_instances``.
+
+    Lungs of fewer than ``MIN_INSTANCE_AREA`` pixels are dropped.
+
+    Returns:
+        class_ids int32 [max_instances], boxes float32 [max_instances, 4] in pixels, masks uint8 [side, side,
+        max_instances]; all zero padded.
+    """
+    class_ids = np.zeros(max_instances, np.int32)
+    boxes = np.zeros((max_instances, 4), np.float32)
+    masks = np.zeros(labels.shape + (max_instances,), np.uint8)
+    areas = np.bincount(labels.ravel(), minlength=max(CATEGORIES) + 1)
+    found = [category for category in CATEGORIES if areas[category] >= MIN_INSTANCE_AREA]
+    for slot, category in enumerate(found[:max_instances]):
+        mask = labels == category
+        class_ids[slot], boxes[slot], masks[..., slot] = category, mask_box(mask), mask
+    return class_ids, boxes, masks

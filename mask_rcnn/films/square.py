@@ -1,0 +1,92 @@
+"""Fitting films and label masks to a square, and resizing them.
+
+Shapes
+    film    uint8 [height, width] or [height, width, channels]
+    labels  uint8 [height, width], 0 background, else the category id
+    square  uint8 [side, side] or [side, side, channels], the film scaled and centred, zeros around it
+    window  (y1, x1, y2, x2) in pixels of the square: where the film lies in it
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def fit_to_square(film: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int, int, int], float]:
+    """Scales a film so that its long side is ``side`` pixels and centres it on a square of zeros.
+
+    Args:
+        film: uint8 [height, width] or [height, width, channels].
+        side: of the square, in pixels.
+
+    Returns:
+        The square, the window (y1, x1, y2, x2) that the film takes in it, and the scale, square over film.
+    """
+    square = np.zeros((side, side) + film.shape[2:], film.dtype)
+    window = y1, x1, y2, x2 = _window_in_square(film.shape[:2], side)
+    square[y1:y2, x1:x2] = _resize(film, y2 - y1, x2 - x1)
+    return square, window, side / max(film.shape[:2])
+
+
+def _window_in_square(shape: tuple[int, int], side: int) -> tuple[int, int, int, int]:
+    scale = side / max(shape)
+    height, width = (max(1, round(length * scale)) for length in shape)
+    top, left = (side - height) // 2, (side - width) // 2
+    return top, left, top + height, left + width
+
+
+def _resize(film: np.ndarray, height: int, width: int) -> np.ndarray:
+    if (height, width) == film.shape[:2]:
+        return film
+    if film.shape[0] >= 2 * height:  # bilinear samples of a far larger film would alias its grain
+        return cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
+    resized = np.stack([stretch(channel, height, width) for channel in np.atleast_3d(film).transpose(2, 0, 1)], axis=-1)
+    # Truncated, as the reference does; the small number outweighs the rounding of the interpolation.
+    return (resized + 1e-4).astype(film.dtype).reshape(height, width, *film.shape[2:])
+
+
+def stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear resizing of [h, w] to float32 [height, width].
+
+    The values are cells, whose centres lie half a cell inside the edges; beyond the outermost centres they fall to zero.
+    As two matrix products it is exact and, on large targets, faster than OpenCV's or SciPy's with that border.
+    """
+    down = _interpolation_matrix(values.shape[0], height)
+    across = _interpolation_matrix(values.shape[1], width)
+    return down @ values.astype(np.float32) @ across.T
+
+
+def _interpolation_matrix(count: int, target: int) -> np.ndarray:
+    """float32 [target, count]: how much of each source sample goes into each target pixel."""
+    position = (np.arange(target) + 0.5) / target * count - 0.5
+    distance = np.abs(position[:, None] - np.arange(count))
+    return np.maximum(1 - distance, 0).astype(np.float32)
+
+
+def fit_labels_to_square(labels: np.ndarray, side: int) -> np.ndarray:
+    """Fits a label mask, uint8 [height, width], to the square as ``fit_to_square`` fits its film."""
+    square = np.zeros((side, side), labels.dtype)
+    y1, x1, y2, x2 = _window_in_square(labels.shape, side)
+    square[y1:y2, x1:x2] = resize_labels(labels, y2 - y1, x2 - x1)
+    return square
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A label mask, uint8 [h, w], at another size: a pixel gets the label that covers most of it.
+
+    Halves are common where a mask shrinks to a half or a quarter; they go to the background on every other pixel, so that
+    no outline moves. Nearest neighbours would move them all to one side.
+    """
+    if (height, width) == labels.shape:
+        return labels
+    way = cv2.INTER_AREA if width < labels.shape[1] else cv2.INTER_LINEAR
+    resized = np.zeros((height, width), labels.dtype)
+    rows, columns = np.ogrid[:height, :width]
+    most = np.float32(1e-4) * ((rows + columns) % 2 * 2 - 1)
+    most += cv2.resize((labels == 0).astype(np.float32), (width, height), interpolation=way)
+    for label in np.unique(labels[labels > 0]):
+        share = cv2.resize((labels == label).astype(np.float32), (width, height), interpolation=way)
+        resized[share > most] = label
+        most = np.maximum(most, share)
+    return resized

@@ -1,0 +1,36 @@
+"""Label masks and pictures as PNG.
+
+Shapes
+    labels   uint8 [height, width], 0 background, else the category id
+    picture  uint8 [height, width, 3], RGB
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from mask_rcnn.lungs import CATEGORIES
+
+
+def label_png(labels: np.ndarray, laterality: str) -> bytes:
+    """A label mask as grey PNG, whose text chunks name the labels."""
+    note = PngInfo()
+    note.add_text("labels", ", ".join(f"{category} {name}" for category, name in CATEGORIES.items()))
+    note.add_text("laterality", laterality)
+    return _png(labels, note)
+
+
+def picture_png(picture: np.ndarray) -> bytes:
+    """An RGB picture as PNG."""
+    return _png(picture, None)
+
+
+def _png(pixels: np.ndarray, note: PngInfo | None) -> bytes:
+    buffer = io.BytesIO()
+    # Level 3 is four times as fast as Pillow's 6 and a tenth larger.
+    Image.fromarray(pixels).save(buffer, "PNG", pnginfo=note, compress_level=3)
+    return buffer.getvalue()

@@ -1,0 +1,110 @@
+"""A film's record: all that the tables hold of it, a line of the journal.
+
+COCO results and measurements are made of records alone, so a stopped run loses the films at hand and nothing else. Whether a
+film is for review is judged again from its record's measures, so that thresholds can change.
+
+Shapes
+    labels  uint8 [height, width], 0 background, else the category id
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mask_rcnn.bag.agreement import film_agreement
+from mask_rcnn.bag.lung import Lung
+from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.quality import judge, measure_lungs
+from mask_rcnn.config import QualityConfig
+from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.films.radiograph import Radiograph
+from mask_rcnn.films.square import resize_labels
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.run.engine import ReadFilm
+
+# What the journal has of a film besides its id and its file's version and digest.
+KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
+
+
+def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
+    """A film's line of the journal but for its id: its ``result_record``, and what its file and its results are known by.
+
+    Args:
+        film: as it was read.
+        result: of its label mask and picture.
+        lungs, labels, members: as for ``result_record``.
+    """
+    return {
+        "result": result,
+        "version": film.version,
+        "digest": film.digest,
+        **result_record(film.radiograph, film.inverted, lungs, labels, members),
+    }
+
+
+def result_record(
+    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int
+) -> dict[str, Any]:
+    """All that the tables hold of a film, fit for JSON.
+
+    Args:
+        film: as it was read, its bones white; a turned one lies otherwise in its file.
+        inverted: whether its bones are black there.
+        lungs: as the bag found them.
+        labels: the same, at the film's size.
+        members: the number of networks, whatever they found.
+    """
+    pixels, _, turned, doubts = film
+    height, width = pixels.shape
+    small = resize_labels(labels, SIDE, SIDE)
+    masks = {category: small == category for category in CATEGORIES if (small == category).any()}
+    return {
+        "height": height,
+        "width": width,
+        "inverted": inverted,
+        "turned": turned,
+        "doubts": list(doubts),
+        "agreement": _rounded(film_agreement(lungs, members)),
+        "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
+        "lungs": {
+            str(category): {
+                "score": round(lung.score, 6),
+                "votes": lung.votes,
+                "agreement": _rounded(lung.agreement),
+                "area": int(np.count_nonzero(lung.mask)),
+                "centroid": [round(value, 2) for value in _centroid(lung)],
+                "box": list(lung.box),
+                "segmentation": encode_mask(lung.mask),
+            }
+            for category, lung in lungs.items()
+        },
+    }
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
+
+
+def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreement: float) -> list[str]:
+    """Why a person should review a film's result; empty where there is no reason.
+
+    Args:
+        record: as ``result_record`` makes it.
+        quality: the thresholds of the checks, its ``min_agreement`` aside, which is the U-Nets'.
+        min_agreement: of the bag's members.
+    """
+    measures = {**record["measures"], "agreement": record["agreement"]}
+    return judge(measures, replace(quality, min_agreement=min_agreement), record["doubts"])[1]
+
+
+def _centroid(lung: Lung) -> tuple[float, float]:
+    y1, x1, y2, x2 = lung.box
+    mask = lung.mask[y1:y2, x1:x2]
+    rows, columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
+    total = rows.sum()
+    return y1 + float(rows @ np.arange(len(rows)) / total), x1 + float(columns @ np.arange(len(columns)) / total)

@@ -1,0 +1,1 @@
+"""One training: its folder, its stages, and what is done after every epoch."""

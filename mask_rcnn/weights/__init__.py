@@ -1,0 +1,1 @@
+"""Weights files: ours, the reference's and ImageNet's."""

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.bag.members import InferenceError, detect, load_members
 from mask_rcnn.bag.vote import bag_film
-from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import AnnotatedFilm, FilmRecord, read_annotated

@@ -150,7 +150,7 @@ def test_the_network_speaks_keras_alone() -> None:
     backends = {"tensorflow", *OTHER_BACKENDS}
     bound = {name for name in ROOMY if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
     # Batch normalisation is quicker by TensorFlow's own kernel; elsewhere, and to the same result, it is Keras's.
-    allowed = {"mask_rcnn.commands.devices", "mask_rcnn.network.normalisation"}
+    allowed = {"mask_rcnn.system.devices", "mask_rcnn.network.normalisation"}
     assert bound <= allowed, "the network runs on every backend of Keras"
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from mask_rcnn.commands import inference as inference_command
-from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.commands.inference import find_films, main
 from mask_rcnn.config import QualityConfig, config_from_dict
 from mask_rcnn.dataset.coco import to_xywh

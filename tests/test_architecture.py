@@ -27,16 +27,18 @@ FLOORS = (
     {"model"},
     {"bag"},
     {"results", "evaluation", "training"},
+    {"inference"},
     {"commands"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms, and modules of others, that run without Keras: a film is read, and a dataset made, without waiting for it.
-WITHOUT_KERAS = ("version", "lungs", "system", "config", "films", "run", "utils", "checks", "results", "evaluation")
+WITHOUT_KERAS = ("version", "lungs", "system", "config", "films", "run", "utils", "checks", "results", "evaluation",
+                 "training", "inference", "commands")
 ALSO_WITHOUT_KERAS = (
     "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
-    "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.commands.train",
-    "mask_rcnn.commands.inference", "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
+    "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members",
+    "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
 )
 
 # Rooms of mask_rcnn that making a dataset uses.

@@ -6,7 +6,7 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
 from mask_rcnn.system.console import NORMAL, QUIET, VERBOSE
@@ -102,6 +102,15 @@ def device_name(text: str) -> str:
     return text
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The known name that was most probably meant."""
-    return difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+def names_among(known: Collection[str]) -> Callable[[str], list[str]]:
+    """A ``type`` of an option that takes names of these, separated by commas; returned in the order of ``known``."""
+
+    def names(text: str) -> list[str]:
+        given = [name.strip() for name in text.split(",")]
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+                raise argparse.ArgumentTypeError(f"unknown {name!r} of {', '.join(known)}; did you mean {near}?")
+        return [name for name in known if name in given]
+
+    return names

@@ -1,8 +1,8 @@
 """The console of the commands: what is written to it by ``-q`` and ``-v``, and streams that end no run.
 
 Results go to standard output (``print``), warnings to standard error (``progress.warn``), at any verbosity. In between are
-the lines of this module: ``inform`` on standard output, ``step`` and ``detail`` by the logger ``mask_rcnn``, which writes to
-standard error while a command runs and nowhere in other programs, unless they set it up.
+the lines of this module: ``inform`` on standard output, ``note``, ``detail`` and ``step`` by the logger ``mask_rcnn``,
+which writes to standard error while a command runs and nowhere in other programs, unless they set it up.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ def inform(line: str) -> None:
         print(line, flush=True)
 
 
+def note(line: str) -> None:
+    """A line on standard error that is no warning; nothing with ``-q``."""
+    _LOG.info("%s", line)
+
+
 def detail(line: str) -> None:
     """A line on standard error with ``-v`` alone."""
     _LOG.debug("%s", line)
@@ -69,10 +74,10 @@ def detail(line: str) -> None:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Names what takes seconds before it begins; with ``-v`` its seconds follow."""
-    _LOG.info("%s", name)
+    note(name)
     began = time.perf_counter()
     yield
-    _LOG.debug("%s: %.1f s", name, time.perf_counter() - began)
+    detail(f"{name}: {time.perf_counter() - began:.1f} s")
 
 
 class _Pipe(io.FileIO):

@@ -26,8 +26,8 @@ FLOORS = (
     {"weights", "dataset", "checks"},
     {"model"},
     {"bag"},
-    {"results", "evaluation", "training"},
-    {"inference"},
+    {"results", "evaluation"},
+    {"inference", "training"},
     {"commands"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_2 import write_legacy
+from lines import problems
 from PIL import Image
 from pycocotools.coco import COCO
 
@@ -30,7 +31,6 @@ from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.names import result_names
 from mask_rcnn.results.records import review_reasons
 from mask_rcnn.results.tables import COLUMNS
-from mask_rcnn.system import devices
 from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.utils import mask_box
 
@@ -242,7 +242,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     (source / "notes.txt").write_text("no film by its name: passed over")
     shutil.copy(PHANTOMS[3], source / "caf\udce9.png")  # a name in Latin-1, as old archives have them
     assert run(weights[:1], source, tmp_path / "out") == 0
-    errors = capsys.readouterr().err.splitlines()
+    errors = problems(capsys.readouterr().err)
     assert errors.pop(0) == f"{source}: passed over 1 .txt; no films by their place or name"
     assert len(errors) == 4 and all(line.startswith("skipped ") and "; " in line for line in errors)
     rows, _, provenance = tables(tmp_path / "out")
@@ -412,11 +412,11 @@ def test_bad_weights_are_left_out(
     shutil.copy(weights[0], copy)
     pattern = str(Path(weights[0]).parent / "member_*.weights.h5")  # as a shell without globs hands it over
     assert run([*weights, str(tmp_path / "absent.weights.h5")], source, tmp_path / "out") == 1
-    (error,) = capsys.readouterr().err.splitlines()
+    (error,) = problems(capsys.readouterr().err)
     assert "absent.weights.h5: there is no such file or folder; " in error and not (tmp_path / "out").exists()
     given = [pattern, str(torn), str(copy)]
     assert run(given, source / "a" / "one.png", tmp_path / "out") == 0
-    errors = capsys.readouterr().err.splitlines()
+    errors = problems(capsys.readouterr().err)
     assert len(errors) == 2 and all(line.startswith("left out ") for line in errors)
     assert "torn.weights.h5" in errors[0] and "same weights" in errors[1]
     rows, _, provenance = tables(tmp_path / "out")
@@ -428,8 +428,8 @@ def test_members_of_two_lateralities_are_refused(
 ) -> None:
     by_image = save_network(tmp_path / "image.weights.h5", seed=3, laterality="image")
     assert run([*weights[:1], str(by_image)], source, tmp_path / "out") == 1
-    line = capsys.readouterr().err
-    assert "laterality " in line and "one kind only" in line and line.count("\n") == 1
+    (line,) = problems(capsys.readouterr().err)
+    assert "laterality " in line and "one kind only" in line
     assert not (tmp_path / "out").exists()
     # Alone they are as good as any, and every file says by which names the lungs go.
     assert run([str(by_image)], source / "a" / "one.png", tmp_path / "out") == 0

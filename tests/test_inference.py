@@ -377,6 +377,67 @@ def test_no_table_lists_it_and_no_folder_holds_it(
     assert files_below(kept) == {name: whole[name] for name in gone}
 
 
+def test_what_is_saved(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run did not save, another adds from the records: no film is predicted twice, and the files are the same."""
+    from mask_rcnn.inference import run as inference_run
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(weights[:1], source, whole) == 0
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    assert f"{out}: masks/, results.json, " in capsys.readouterr().out
+    assert tables(out)[2]["save"] == ["masks"] and not (out / "overlays").exists()
+    masks = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    with monkeypatch.context() as patch:
+        patch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+        assert run(weights[:1], source, out, "--save", "overlays,masks") == 0
+    assert "3 films lack some of masks, overlays, which are made from their records" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks, "nothing is written twice"
+    names = [name for name in files_below(whole) if name != "run.json"]
+    found, expected = files_below(out), files_below(whole)
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+    # A film that changed: its overlay, which is not saved any more, does not stay among those of the others.
+    shutil.copy(PHANTOMS[5], source / "a" / "one.png")
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    assert not (out / "overlays" / "a" / "one.png").exists() and (out / "overlays" / "b" / "three.png").exists()
+    (kept,) = out.glob("earlier-*")
+    assert files_below(kept) == {"overlays/a/one.png": expected["overlays/a/one.png"]}
+
+
+def test_several_sources(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Films of equal paths in two folders have results of their own; one that is given twice is taken once."""
+    other, out = tmp_path / "other" / "films", tmp_path / "out"
+    (other / "a").mkdir(parents=True)
+    shutil.copy(PHANTOMS[9], other / "a" / "one.png")
+    (other / "torn.png").write_bytes(b"torn")
+    given = ["--weights", str(Path(weights[0]).parent), "--out", str(out), "--device", "cpu", "--set", "bag.min_agreement=0"]
+    sources = ["--src", str(source), str(other), "--src", str(source / "a" / "*.png")]
+    assert main([*given, *sources]) == 0
+    rows, found, provenance = tables(out)
+    names = [row["file"] for row in rows]
+    assert len(set(names)) == len({row["result"] for row in rows}) == len({row["image_id"] for row in rows}) == 4
+    assert names[0] == "films/a/one.png" and names[-1] == "other/films/a/one.png"
+    for row in rows:
+        film = other / "a" / "one.png" if row["file"].startswith("other/") else source / row["file"].split("/", 1)[1]
+        with Image.open(out / "masks" / row["result"]) as mask:
+            assert np.asarray(mask).shape == read_film(film).shape
+    assert [entry["file"] for entry in provenance["skipped"]] == ["other/films/torn.png"]
+    assert rows[0]["members"] == "2" and {entry["image_id"] for entry in found} <= {int(row["image_id"]) for row in rows}
+    capsys.readouterr()
+    assert main([*given, *sources, "-q"]) == 0
+    out_lines, err = capsys.readouterr()
+    assert len(out_lines.splitlines()) == 3 and len(err.splitlines()) == 1 and "torn.png" in err
+    assert tables(out)[0] == rows
+    (tmp_path / "empty").mkdir()
+    assert main([*given, "--src", str(tmp_path / "empty"), str(tmp_path / "empty")]) == 1
+    assert "none of the sources holds a film" in capsys.readouterr().err
+    assert main([*given, "--src", f"{tmp_path}/absent*"]) == 1
+    assert "matches no file; check the pattern given to --src" in capsys.readouterr().err
+
+
 def test_ctrl_c_leaves_whole_tables(
     weights: list[str],
     source: Path,

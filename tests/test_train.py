@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,6 +121,28 @@ def stopped(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Train
         log.write(b'{"epoch": 3, "loss": 1.0}\n{"epoch": 4, "lo')
     command = command_in(folder)
     return folder, command, [train_command.main(command)]
+
+
+def test_the_output_of_a_training_is_a_short_line_an_epoch(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Into files, without bars and carriage returns; with -q the weights' path alone."""
+    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0, "all_epochs": 2})
+    assert train_command.main(command_in(tmp_path, config)) == 0
+    out, err = capfd.readouterr()
+    assert "\r" not in out + err and "\b" not in out + err
+    number = r"\d+\.\d{3}"
+    epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
+    assert len(epochs) == 2 and max(map(len, epochs)) < 120
+    line = rf"tiny_1: epoch %d/2, loss {number}, validation {number}, Dice left {number} right {number}, \d+ s"
+    assert re.fullmatch(line % 1 + r", \d+ s left", epochs[0]) and re.fullmatch(line % 2, epochs[1])
+    logged = [json.loads(line) for line in (tmp_path / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
+    assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 2
+    assert problems(err) == [] and "compiling" in err
+    (tmp_path / "models" / "tiny_1.weights.h5").unlink()
+    assert train_command.main([*command_in(tmp_path, config), "-q"]) == 0
+    weights = tmp_path / "models" / "tiny_1.weights.h5"
+    assert tuple(capfd.readouterr()) == (f"tiny_1: written to {weights}\n", "")
 
 
 def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(trained: Trained, stopped: Trained) -> None:

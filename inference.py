@@ -1,8 +1,8 @@
-"""Finds the lungs on chest films: ``python inference.py --src FILMS``; ``--help`` lists the options."""
+"""Finds the lungs on chest films: ``python inference.py --src films``; ``--help`` lists the options."""
 
 import sys
 
-from mask_rcnn.commands.inference import main
+from mask_rcnn.commands.launch import inference
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(inference())

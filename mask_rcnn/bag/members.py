@@ -30,7 +30,7 @@ WEIGHTS_ENDINGS = (".h5", ".hdf5")  # of the files that a folder of weights is t
 
 
 class InferenceError(ValueError):
-    """Nothing can be done; the message says why and what would help."""
+    """Nothing can be done; the message gives the reason and the remedy."""
 
 
 class Member(NamedTuple):
@@ -53,7 +53,7 @@ def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[
 
     Args:
         patterns: files, folders of them, or glob patterns that no shell has expanded.
-        settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of what the files say; sections ``detection``
+        settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of the files' values; sections ``detection``
             and ``bag``.
 
     Raises:

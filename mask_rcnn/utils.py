@@ -46,14 +46,6 @@ def box_refinement(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([(gt_centre - centre) / size, np.log(gt_size / size)], axis=1)
 
 
-def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """Moves boxes [n, 4] by deltas [n, 4], the inverse of ``box_refinement``."""
-    size = boxes[:, 2:] - boxes[:, :2]
-    centre = boxes[:, :2] + (0.5 + deltas[:, :2]) * size
-    size = size * np.exp(deltas[:, 2:])
-    return np.concatenate([centre - 0.5 * size, centre + 0.5 * size], axis=1)
-
-
 def norm_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pixels to normalised: the pixel in the film's last row and column is at 1; float32 [n, 4]."""
     height, width = shape

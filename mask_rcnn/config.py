@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeGuard, get_args, get_origin, get_type_hi
 
 from mask_rcnn.config_rules import CLASS_COUNT, FOR_TWO_LUNGS, PRECISIONS, RESNET_BLOCKS, RULES, Rule, broken_rules, message
 from mask_rcnn.system import strict_yaml
+from mask_rcnn.system.shipped import shipped_configs
 
 __all__ = [
     "CLASS_COUNT", "CONFIG_FOLDER", "PRECISIONS", "READING_SECTIONS", "RESNET_BLOCKS",
@@ -25,7 +26,7 @@ __all__ = [
     "apply_settings", "config_from_dict", "config_to_dict", "differing_keys", "learned_part", "load_config",
 ]  # fmt: skip
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+CONFIG_FOLDER = shipped_configs()
 
 BASE = "base"  # the key of a YAML file that names the file it differs from
 

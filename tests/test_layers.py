@@ -81,8 +81,8 @@ class TestBoxes:
         deltas[:, 2], deltas[:, 3] = scales / BOX_STD[2], scales[::-1] / BOX_STD[3]
         moved = check_contract(lambda a, d: apply_deltas(a, d, BOX_STD), boxes, deltas, tolerance=1e-4)
         sizes = 0.2 * np.exp(np.minimum(scales, np.log(62.5)))
-        np.testing.assert_allclose(moved[:, 2] - moved[:, 0], sizes, rtol=1e-4)
-        np.testing.assert_allclose(moved[:, 3] - moved[:, 1], sizes[::-1], rtol=1e-4)
+        np.testing.assert_allclose(moved[:, 2] - moved[:, 0], sizes, rtol=1e-3)
+        np.testing.assert_allclose(moved[:, 3] - moved[:, 1], sizes[::-1], rtol=1e-3)
         assert sizes[-1] == pytest.approx(12.5) and sizes[2] < sizes[3] == sizes[4]
 
     def test_padding_encodes_as_zeros(self) -> None:

@@ -9,7 +9,6 @@ Shapes
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,30 +45,28 @@ def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str,
         FilmError: it is no DICOM, holds no image or several, cannot be decoded, or claims too many pixels.
     """
     no_dicom = FilmError(path, "is no DICOM", "remove it or copy it again from its source")
-    told = looks_like_dicom(read_head(path))  # what has the suffix alone may be anything
+    is_known = looks_like_dicom(read_head(path))  # what has the suffix alone may be anything
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of private or odd tags that do not touch the pixels
-            dataset = open_dataset(path)
-            if "Rows" not in dataset or not any(name in dataset for name in PIXEL_DATA):
-                raise FilmError(path, "is DICOM without an image", "leave it out of the folder") if told else no_dicom
-            told = True
-            check_size(path, int(dataset.Columns), int(dataset.Rows))
-            if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-                raise FilmError(path, f"has {frames} frames", "give a single film")
-            film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
-            return film, spacing, turned, doubts_of(dataset)
+        dataset = open_dataset(path)
+        if "Rows" not in dataset or not any(name in dataset for name in PIXEL_DATA):
+            raise FilmError(path, "is DICOM without an image", "leave it out of the folder") if is_known else no_dicom
+        is_known = True
+        check_size(path, int(dataset.Columns), int(dataset.Rows))
+        if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+            raise FilmError(path, f"has {frames} frames", "give a single film")
+        film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
+        return film, spacing, turned, doubts_of(dataset)
     except FilmError:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on torn files
-        if not told:
+        if not is_known:
             raise no_dicom from error
         reason = f"cannot be decoded as DICOM ({in_one_line(error)})"
         raise FilmError(path, reason, "convert it to PNG or export it again") from error
 
 
 def _film_of(dataset: FileDataset) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 
     stored = decode(dataset)
     photometric = dataset.PhotometricInterpretation

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,10 +84,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     A JPEG or PNG whose pixels are all there is mended where its file is not whole (``mending.mend``).
     """
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in films that decode perfectly well
-            with _open_or_mend(path, file) as image:
-                yield image
+        with path.open("rb") as file, _open_or_mend(path, file) as image:
+            yield image
     except FilmError:
         raise
     except UnidentifiedImageError as error:
@@ -215,5 +212,5 @@ def to_8_bit(pixels: np.ndarray) -> np.ndarray:
         return np.zeros(pixels.shape, np.uint8)
     if pixels.dtype.kind != "f" and pixels.dtype.itemsize <= 2:  # a look-up is five times as fast
         levels = np.round(np.arange(high - low + 1) * (255.0 / (high - low))).astype(np.uint8)
-        return levels[pixels.astype(np.int32) - low]
+        return np.asarray(levels[pixels.astype(np.int32) - low])
     return np.round((pixels.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.uint8)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -213,12 +212,9 @@ def _side_by_side() -> Iterator[Executor]:
     """Threads beside the networks; what is still queued when the block ends is dropped."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # whole films are what is shared out
-    with warnings.catch_warnings():
-        # Readers silence Pillow and pydicom too, but warnings are silenced for all threads at once, or sound for all.
-        warnings.simplefilter("ignore", UserWarning)
-        pool = ThreadPoolExecutor(os.cpu_count(), "film")
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
-            cv2.setNumThreads(threads)
+    pool = ThreadPoolExecutor(os.cpu_count(), "film")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)

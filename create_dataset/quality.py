@@ -16,6 +16,7 @@ import numpy as np
 
 from create_dataset.lungs import find_small_lungs
 from mask_rcnn.checks.quality import measure_lungs
+from mask_rcnn.utils import dice
 
 
 def measure(
@@ -50,14 +51,8 @@ def _agreement(
     if len(opinions) == 1:
         return float(len(lungs) > 0)
     pairs = [
-        _dice(one.get(category), other.get(category))
+        dice(one[category], other[category]) if category in one and category in other else 0.0
         for one, other in combinations(opinions, 2)
         for category in {*one, *other}
     ]
     return float(np.mean(pairs)) if pairs else 0.0
-
-
-def _dice(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))

@@ -254,6 +254,7 @@ def build_dataset(
         OSError: ``out`` cannot be written.
     """
     from create_dataset import command
+    from create_dataset.assemble import DATASET
 
     if laterality not in ("patient", "image"):
         raise ValueError(f"laterality must be patient or image, not {laterality!r}")
@@ -262,7 +263,7 @@ def build_dataset(
     argv += [f"--set={setting}" for setting in settings]
     if command.create_dataset(command.parse(argv), shlex.join(["mask_rcnn.build_dataset", *argv])):
         raise DatasetError(f"{', '.join(_paths(src))}: no film of it could be used; see the lines above")
-    return Path(out) / command.DATASET
+    return Path(out) / DATASET
 
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[str]:

@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
     window: tuple[int, int, int, int]  # pixels of the square: where the film lies
 
 
-class Network(keras.Model):
+class Network(keras.Model):  # type: ignore[misc]
     """Mask R-CNN (He et al., ICCV 2017) on a ResNet-FPN.
 
     Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth it returns what the five losses
@@ -161,7 +161,7 @@ class Network(keras.Model):
         return total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        return self.get_metrics_result()
+        return dict(self.get_metrics_result())
 
     def loss_terms(self, inputs: Mapping[str, Tensor], predictions: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's predictions."""

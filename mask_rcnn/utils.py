@@ -35,7 +35,8 @@ def compute_overlaps(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     areas_a = (boxes_a[:, 2] - boxes_a[:, 0]) * (boxes_a[:, 3] - boxes_a[:, 1])
     areas_b = (boxes_b[:, 2] - boxes_b[:, 0]) * (boxes_b[:, 3] - boxes_b[:, 1])
     union = areas_a[:, None] + areas_b[None, :] - shared
-    return np.divide(shared, union, out=np.zeros(union.shape, np.result_type(union, np.float32)), where=union > 0)
+    shares = np.zeros(union.shape, np.result_type(union, np.float32))
+    return np.asarray(np.divide(shared, union, out=shares, where=union > 0))
 
 
 def box_refinement(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
@@ -50,14 +51,14 @@ def norm_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pixels to normalised: the pixel in the film's last row and column is at 1; float32 [n, 4]."""
     height, width = shape
     scale = np.array([height - 1, width - 1, height - 1, width - 1])
-    return ((boxes - np.array([0, 0, 1, 1])) / scale).astype(np.float32)
+    return np.asarray(((boxes - np.array([0, 0, 1, 1])) / scale).astype(np.float32))
 
 
 def denorm_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Normalised to whole pixels of a film of ``shape`` (height, width); int32 [n, 4], the inverse of ``norm_boxes``."""
     height, width = shape
     scale = np.array([height - 1, width - 1, height - 1, width - 1])
-    return np.around(boxes * scale + np.array([0, 0, 1, 1])).astype(np.int32)
+    return np.asarray(np.around(boxes * scale + np.array([0, 0, 1, 1])).astype(np.int32))
 
 
 def pyramid_anchors(image_size: int, scales: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
@@ -208,6 +209,21 @@ def window_to_film(boxes: np.ndarray, window: Sequence[int], square: int, shape:
     shift = np.array([y1, x1, y1, x1], np.float32)
     scale = np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1], np.float32)
     return denorm_boxes((boxes - shift) / scale, shape)
+
+
+def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
+    """Twice the shared area over the sum of both (Dice, Ecology 26, 1945); NaN where both are empty."""
+    both = int(np.count_nonzero(mask_a)) + int(np.count_nonzero(mask_b))
+    return 2 * int(np.count_nonzero(np.logical_and(mask_a, mask_b))) / both if both else float("nan")
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    """The mean row and column of the pixels of a mask that is not empty."""
+    row, column = (
+        float(counts @ np.arange(len(counts)) / counts.sum())
+        for counts in (np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0))
+    )
+    return row, column
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 from mask_rcnn.system.backend import DeviceError, import_keras
 
@@ -64,7 +65,7 @@ def _default_place(backend: str) -> str:
     return "gpu" if kind == "cuda" else kind
 
 
-def _show_gpus(gpus: list, name: str) -> None:
+def _show_gpus(gpus: list[Any], name: str) -> None:
     import tensorflow as tf
 
     try:

@@ -225,7 +225,7 @@ def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
 def _stretch(grey: np.ndarray) -> np.ndarray:
     # Consoles stretch an exposure to the grey range, they do not cut it off at the ends.
     low, high = grey.min(), grey.max()
-    return np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    return np.asarray(np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8))
 
 
 @cache

@@ -26,7 +26,7 @@ from mask_rcnn.utils import mask_box, match_anchors, norm_boxes, pyramid_anchors
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
 
     An epoch shows every film once. Where the films do not fill the last batch, the first films of the epoch

@@ -110,7 +110,7 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
     strays = [record["id"] for record in dataset["annotations"] if record["image_id"] not in images]
     if strays:
         raise DatasetError(f"{path}: annotation {strays[0]} belongs to no image; {remedy}")
-    return dataset
+    return dict(dataset)
 
 
 def _check_format(path: Path, dataset: Any) -> None:

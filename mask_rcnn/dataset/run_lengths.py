@@ -50,4 +50,4 @@ def decode_mask(segmentation: dict[str, Any]) -> np.ndarray:
     """The mask, bool [height, width], of a compressed or uncompressed run-length encoding."""
     if isinstance(segmentation["counts"], list):
         segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    return coco_mask.decode(segmentation).astype(bool)
+    return np.asarray(coco_mask.decode(segmentation).astype(bool))

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mask_rcnn.dataset import legacy
 from mask_rcnn.dataset.coco import made_here, read_dataset
 from mask_rcnn.dataset.errors import DatasetError
@@ -23,6 +21,7 @@ from mask_rcnn.dataset.run_lengths import compress, encode_mask
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.names import film_stem
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.progress import progress
 
 
 def read_records(source: str | Path, laterality: str, patient_pattern: str = "") -> list[FilmRecord]:
@@ -101,7 +100,7 @@ def _legacy_records(source: Path, laterality: str) -> list[FilmRecord]:
     if laterality == "patient":
         print(f"{source}: names its lungs by image side, as published; they are given the patient's sides")
     records = []
-    for number, item in enumerate(tqdm(legacy.read_films(source), desc=source.name, unit="film", disable=None)):
+    for number, item in enumerate(progress(legacy.read_films(source), name=source.name)):
         segmentations = []
         for image_side, mask in sorted(item.lungs.items()):
             category = LEFT_LUNG + RIGHT_LUNG - image_side if laterality == "patient" else image_side

@@ -23,7 +23,8 @@ from mask_rcnn.dataset.augmentation import Window
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sides import check_sides, check_turned
-from mask_rcnn.films.duplicates import find_groups, fingerprint, join
+from mask_rcnn.films.duplicates import find_groups, fingerprint
+from mask_rcnn.films.groups import Groups
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
@@ -99,16 +100,17 @@ def join_copies(films: Sequence[TrainingFilm]) -> list[TrainingFilm]:
     says nothing of the copies within. What the fingerprints tell is added to the groups and copies that the records
     tell. A joined group has the first of its names.
     """
-    groups = np.array(find_groups([film.fingerprint for film in films]), int)
+    groups = Groups(len(films))
     first_of: dict[tuple[str, str], int] = {}
-    for index, film in enumerate(films):
-        join(groups, index, first_of.setdefault(("group", film.record.group), index))
+    for index, (film, first) in enumerate(zip(films, find_groups([film.fingerprint for film in films]), strict=True)):
+        groups.join(index, first)
+        groups.join(index, first_of.setdefault(("group", film.record.group), index))
         if film.record.copies:
-            join(groups, index, first_of.setdefault(("copies", film.record.copies), index))
+            groups.join(index, first_of.setdefault(("copies", film.record.copies), index))
     names: dict[int, str] = {}
-    for group, film in zip(groups, films, strict=True):
+    for group, film in zip(groups.firsts(), films, strict=True):
         names[group] = min(film.record.group, names.get(group, film.record.group))
     return [
         replace(film, record=replace(film.record, group=names[group]))
-        for group, film in zip(groups, films, strict=True)
+        for group, film in zip(groups.firsts(), films, strict=True)
     ]

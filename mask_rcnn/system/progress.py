@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ class _Lines:
 
 
 def progress(
-    items: Iterable | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films"
+    items: Iterable[Any] | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films"
 ) -> tqdm:
     """A progress of ``total`` films, ``done`` of them done before, with rate and time left; nothing of short work."""
     on_terminal = sys.stderr.isatty()

@@ -34,6 +34,10 @@ from mask_rcnn.weights.weights_file import (
 if TYPE_CHECKING:
     import keras
 
+__all__ = [
+    "CLASS_HEADS", "ENDING", "CheckpointError", "config_in_file", "halve", "load_weights", "open_weights", "read_config",
+    "read_notes", "resume", "save", "start_from",
+]  # fmt: skip
 
 ENDING = ".weights.h5"  # by which Keras knows what to write
 

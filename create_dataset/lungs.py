@@ -19,7 +19,7 @@ import numpy as np
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import centroid
 
-# Of the image. The smallest lung drawn in the Shenzhen set (565 films) takes 1.8 % of its film, the smallest of JSRT
+# Of the image. The smallest lung annotated in the Shenzhen set (565 films) takes 1.8 % of its film, the smallest of JSRT
 # (247 films) 6.9 %: what is far smaller is gas, a letter or noise.
 MIN_LUNG_SHARE = 0.005
 
@@ -60,9 +60,9 @@ def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int,
     """Names the lungs of a cleaned mask.
 
     Two parts are two lungs, the one further to the image's left being the patient's right lung. One part that narrows
-    to a bridge is two lungs that touch, and is cut at the bridge; any other is one lung, whose side ``is_image_left``
-    tells. Two parts one above the other on the same side are one lung in two pieces. Parts below half a percent of the
-    image are no lungs.
+    to a bridge is two lungs that touch, and is cut at the bridge; any other is one lung, on the side that
+    ``is_image_left`` decides. Two parts one above the other on the same side are one lung in two pieces. Parts below half
+    a percent of the image are no lungs.
 
     Args:
         mask: bool [height, width], as ``two_largest`` gives it.
@@ -83,7 +83,7 @@ def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int,
 def is_image_left(lung: np.ndarray) -> bool:
     """Whether a lung that was found alone is the one on the image's left.
 
-    Its side of the film tells. Where it lies in the middle, as on a film of half a chest, its shape does: the apex is
+    Its side of the film decides. Where it lies in the middle, as on a film of half a chest, its shape does: the apex is
     medial, the base spreads laterally, so the image's left lung leans to the left from top to bottom. The lean is right
     for 1622 of the 1624 lungs of the Shenzhen and JSRT sets.
     """

@@ -33,7 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 # What the EfficientNets of segmentation_models expect, and with them the published U-Nets: (x - mean) / deviation, for x in
-# [0, 1] (the statistics of ImageNet's images). Ours learnt from x itself.
+# [0, 1] (the statistics of ImageNet's images). Ours were trained on x itself.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Filters of the stem convolution by encoder (Tan and Le, EfficientNet, ICML 2019: width coefficients 1.0 and 2.0).

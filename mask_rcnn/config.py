@@ -53,7 +53,7 @@ class NetworkConfig:
     mask_head_channels: int = 256
     box_pool_size: int = 7  # cells of RoIAlign a side
     mask_pool_size: int = 14  # the masks have twice as many
-    mask_canonical_side: int = 224  # pixels: of the RoI whose mask is drawn from P4; the greater, the finer the levels
+    mask_canonical_side: int = 224  # pixels: of the RoI whose mask is pooled from P4; the greater, the finer the levels
     anchor_scales: tuple[int, ...] = (16, 32, 64, 128, 256)  # pixels, one a pyramid level P2 to P6
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # width over height
     mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
@@ -93,8 +93,8 @@ class DetectionConfig:
     max_instances: int = 20
     min_score: float = 0.7
     nms_threshold: float = 0.3  # IoU, within a class
-    mask_margin: float = 0.0  # a mask is drawn in its box widened by this share of its size, on every side
-    # The reference pasted masks into boxes of whole pixels and smaller than they were taught; utils.place_mask tells more.
+    mask_margin: float = 0.0  # of a box's size, by which it is widened on every side for its mask
+    # False pastes masks as the reference does, into boxes of whole pixels and too small; see utils.place_mask.
     exact_masks: bool = True
 
 
@@ -105,7 +105,7 @@ class DataConfig:
     sources: tuple[str, ...] = ("data/dataset/dataset.json",)
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
-    patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" lets table and names tell
+    patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" goes by table and names
 
 
 @dataclass(frozen=True)
@@ -149,12 +149,12 @@ class BagConfig:
     pixels: str = "votes"  # or "probabilities": the members' mean, lung from 0.5
     min_votes: int = 3  # of the members that found a lung, or all of them where fewer did
     opening: int = 4  # pixels a side of the square that opens the voted mask
-    min_agreement: float = 0.95  # of ensemble.film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
+    min_agreement: float = 0.95  # of film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
 
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """What a film and its lungs have to be like, or a person is to look at them; quality.py tells what the measures are.
+    """Thresholds of a film and its lungs, beyond which a person reviews them; ``checks/quality.py`` explains the measures.
 
     create_dataset.py accepts, sends to review or rejects by all of it, inference.py sends to review by all but
     ``min_agreement``, which is the U-Nets' own; the bag has one of its own.
@@ -163,7 +163,7 @@ class QualityConfig:
     films in 100 (scripts/measure_quality.py).
     """
 
-    min_agreement: float = 0.9  # mean Dice of the lungs between the members, or with what one says of the mirrored film
+    min_agreement: float = 0.9  # mean Dice of the lungs between members, or with one's own of the mirrored film
     min_area: float = 0.08  # of both lungs, share of the film
     min_ratio: float = 0.3  # of the lungs' areas, smaller over larger
     max_side_contact: float = 0.15  # along the film's left or right edge, share of its height

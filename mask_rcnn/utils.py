@@ -82,7 +82,7 @@ def match_anchors(
     box_std: Sequence[float],
     rng: np.random.Generator | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Says of each anchor whether it is lung, and how the positive ones must move.
+    """The class of each anchor, and the deltas of the positive ones.
 
     Positive are the anchors of IoU 0.7 or more with an instance and the best ones of each instance; negative the others
     below 0.3. At most half of ``anchors_per_image`` stay positive, and all that stay are ``anchors_per_image``.
@@ -92,7 +92,7 @@ def match_anchors(
         gt_boxes: [instances, 4] pixels; none is allowed.
         anchors_per_image: positive and negative ones together.
         box_std: the deltas are divided by these four.
-        rng: draws which stay; None keeps all.
+        rng: samples those that stay; None keeps all.
 
     Returns:
         int8 [anchors]: 1 positive, -1 negative, 0 neutral; float32 [anchors_per_image, 4]: the deltas of the positive
@@ -156,7 +156,7 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
     """Stretches a mask over its box as the reference does: probabilities [m, m] to probabilities [height, width].
 
     The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off. ``place_mask``
-    tells what is wrong with it.
+    explains its error.
     """
     full = np.zeros(shape, np.float32)
     y1, x1, y2, x2 = (int(value) for value in box)
@@ -171,11 +171,11 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
 def place_mask(
     mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Reads a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
+    """Samples a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
 
-    It inverts how the targets of the mask head are cut, from the first to the last row and column of a box and with no
-    whole pixels between. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell
-    further in, so that its masks are smaller than what they were taught, by 1/28 of the box.
+    It inverts how the targets of the mask head are cropped, from the first to the last row and column of a box, without
+    rounding to pixels. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell further
+    in, so that its masks are smaller than their targets by 1/28 of the box.
 
     Args:
         mask: [m, m].
@@ -196,7 +196,7 @@ def place_mask(
         # A box ends half a pixel behind its last pixel's middle.
         inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5)).tolist()))
         in_mask = (in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6))
-        # A bilinear reading is a product with hats, one a cell.
+        # Bilinear sampling is a product with hat functions, one a cell.
         hats = 1 - np.abs(np.clip(in_mask, 0, cells - 1)[:, None] - np.arange(cells))
         weights.append(np.maximum(hats, 0).astype(np.float32))
     rows, columns = weights

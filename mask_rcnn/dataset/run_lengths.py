@@ -27,7 +27,7 @@ def compress(segmentation: Any, size: Any) -> dict[str, Any]:
 
     Args:
         segmentation: polygons ``[[x, y, x, y, ...], ...]``, whose union counts, or either run-length encoding.
-        size: (height, width) of the film as its record says, which polygons do not.
+        size: (height, width) of the film by its record; polygons have none.
 
     Raises:
         ValueError: it is none of them; the message says why.

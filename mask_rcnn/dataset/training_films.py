@@ -42,13 +42,13 @@ class TrainingFilm:
 
 
 def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
-    """Reads, equalises and fits each film once; a film that is drawn twice is held once.
+    """Reads, equalises and fits each film once; a film that a bootstrap sample holds twice is kept once.
 
     A film that cannot be read, or whose masks do not fit it, is named on standard error and left out.
 
     Raises:
         DatasetError: none could be read; or a source's masks have one label for both lungs, the labels exchanged, or are
-            drawn on films that EXIF turns.
+            annotated on films before EXIF turns them.
     """
     unique = list(dict.fromkeys(records))
     check_turned(unique)
@@ -96,9 +96,9 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
 def join_copies(films: Sequence[TrainingFilm]) -> list[TrainingFilm]:
     """The same films, copies of a film in one group with it, wherever they come from.
 
-    Sources say little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
-    says nothing of the copies within. What the fingerprints tell is added to the groups and copies that the records
-    tell. A joined group has the first of its names.
+    Sources know little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
+    does not list the copies within. Copies by fingerprint join the groups and copies of the records. A joined group has
+    the first of its names.
     """
     groups = Groups(len(films))
     first_of: dict[tuple[str, str], int] = {}

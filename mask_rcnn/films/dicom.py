@@ -1,4 +1,4 @@
-"""DICOM films: pixels through the transforms that the file asks for, and the distance between pixels.
+"""DICOM films: pixels through the transforms of their header, and the distance between pixels.
 
 Of a file's header only what concerns its pixels is read: no name or number of a patient ever enters the program.
 
@@ -38,8 +38,8 @@ def is_dicom(path: Path, head: bytes) -> bool:
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str, tuple[str, ...]]:
-    """The film, uint8 [height, width], bones white, upright; its spacing as ``spacing_of`` tells; how it was turned for
-    that, as ``orientation.upright`` says; and what the header says against it, as ``orientation.doubts_of`` tells.
+    """The film, uint8 [height, width], bones white, upright; its spacing (``spacing_of``); how it was turned for that
+    (``orientation.upright``); and what its header raises as doubts (``orientation.doubts_of``).
 
     Raises:
         FilmError: it is no DICOM, holds no image or several, cannot be decoded, or claims too many pixels.
@@ -93,7 +93,7 @@ def _transformed(
     """
     try:
         changed = transform(pixels, dataset)
-    except Exception:  # a KeyError, TypeError, ValueError, ...: pydicom trusts what the file says
+    except Exception:  # a KeyError, TypeError, ValueError, ...: pydicom trusts the file
         return pixels
     return changed if changed.min() < changed.max() else pixels
 
@@ -108,7 +108,7 @@ def _padding_of(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
-    """Millimetres between neighbouring rows and neighbouring columns; None where the file does not say or says nonsense.
+    """Millimetres between neighbouring rows and neighbouring columns; None where the file has none or nonsense.
 
     ``PixelSpacing``, else ``ImagerPixelSpacing``, which is on the detector, divided by
     ``EstimatedRadiographicMagnificationFactor`` where that is given (DICOM PS3.3, 10.7.1.3, C.8.11.4 and C.8.11.5).

@@ -60,7 +60,7 @@ def _bits_below(stored: np.ndarray, dataset: FileDataset, bits: int) -> int:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:  # most encoders are given the levels alone
         used = min(used, codestream_of(first_frame(dataset))[1] or used)
-    # A header that says so of cells which nothing reaches into that high is wrong.
+    # Where no level reaches that high, the header is wrong.
     reached = int(stored.view(stored.dtype.str.replace("i", "u")).max()).bit_length()
     return max(0, used - bits) if reached > bits else 0
 

@@ -1,4 +1,4 @@
-"""Copies of a film: recompressed, resized, cropped, brightened, under another name or in another collection.
+"""Finds copies of a film, whether recompressed, resized, cropped, brightened, renamed or in another collection.
 
 A film's fingerprint is a small equalised thumbnail, where the lungs lie in it, and a digest of its pixels. Two films
 are compared in two steps.
@@ -8,7 +8,7 @@ are compared in two steps.
    the median. 128 more are those of the lungs' part alone, since a crop does not move the lungs relative to
    themselves, and 128 those of the film without its margins, as an evenly cropped copy has them. Few different bits
    make a candidate.
-2. All chest films look alike: of 100,000 films a million pairs are candidates, nearly all of them two patients. So a
+2. All chest films are alike: of 100,000 films a million pairs are candidates, nearly all of them two patients. So a
    candidate's thumbnails are laid over each other, and must agree almost wholly where they overlap.
 
 ``scripts/measure_duplicates.py`` measures precision and recall.
@@ -52,7 +52,7 @@ MAX_LUNG_BITS = 43
 MARGIN = 0.04
 
 # How a candidate's films lie to each other, as ``alignment`` takes it, by what is alike: both films; the second and the
-# first without its margins; the first and the second without its margins. Where the lungs are alike, these tell.
+# first without its margins; the first and the second without its margins. Where the lungs are alike, these give the mapping.
 STARTS = np.array([
     (1, 0, 1, 0),
     (1 / (1 - 2 * MARGIN), -MARGIN / (1 - 2 * MARGIN)) * 2,

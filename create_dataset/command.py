@@ -97,4 +97,5 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         help="copy the films, their long side SIZE pixels at most, beside dataset.json, so that the folder "
                              "can be moved (default: they stay where they are)")
     parser.add_common()
-    return parser.parse_args(argv)
+    arguments: argparse.Namespace = parser.parse_args(argv)
+    return arguments

@@ -254,6 +254,7 @@ def build_dataset(
         OSError: ``out`` cannot be written.
     """
     from create_dataset import run
+    from create_dataset.assemble import DATASET
     from create_dataset.members import find_unets
 
     if laterality not in ("patient", "image"):
@@ -265,7 +266,7 @@ def build_dataset(
         raise DatasetError(f"{', '.join(_paths(src))}: no film of it could be used; see the lines above")
     command = shlex.join(["mask_rcnn.build_dataset", *_paths(src)])
     print(*run.create_dataset(found, unets, run.Settings(Path(out), laterality, thresholds, command=command)), sep="\n")
-    return Path(out) / run.DATASET
+    return Path(out) / DATASET
 
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[str]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from create_dataset import command as create_dataset_command
-from mask_rcnn.commands import inference as inference_command
-from mask_rcnn.commands import train as train_command
+from mask_rcnn.commands import inference as inference_command, train as train_command
 from mask_rcnn.system.paths import PathError, expand_files, expand_paths
 from mask_rcnn.version import __version__
 

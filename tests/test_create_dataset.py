@@ -23,8 +23,7 @@ from lines import problems
 from pycocotools.coco import COCO
 from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 
-from create_dataset import members as ensemble
-from create_dataset import pipeline
+from create_dataset import members as ensemble, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
 from create_dataset.command import OWN_UNET, main
 from create_dataset.lungs import find_lungs

@@ -20,9 +20,8 @@ import numpy as np
 import pytest
 from stand_in import STANDS_IN, DarkFields, draw_film, write_weights
 
-from create_dataset import pipeline
+from create_dataset import pipeline, run as dataset_run
 from create_dataset.assemble import DATASET, TABLE
-from create_dataset import run as dataset_run
 from create_dataset.command import main
 from create_dataset.report import REPORT
 from create_dataset.run import JOURNAL

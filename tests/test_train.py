@@ -29,8 +29,7 @@ from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
 from mask_rcnn.model import MaskRCNN, Network
 from mask_rcnn.network.losses import LOSS_NAMES
-from mask_rcnn.training import bag as training_bag
-from mask_rcnn.training import run_folder as training_run
+from mask_rcnn.training import bag as training_bag, run_folder as training_run
 from mask_rcnn.training.films import Films
 from mask_rcnn.training.report import epoch_line
 from mask_rcnn.training.validation import validation_dice

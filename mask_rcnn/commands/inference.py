@@ -85,4 +85,5 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
                              "bag.min_agreement=0.9, below which a film is for review; may be given several times")
     parser.add_common()
-    return parser.parse_args(argv)
+    arguments: argparse.Namespace = parser.parse_args(argv)
+    return arguments

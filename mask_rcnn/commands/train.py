@@ -83,4 +83,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="checkpoints, logs and TensorBoard (default: %(default)s)")
     parser.add_common()
-    return parser.parse_args(argv)
+    arguments: argparse.Namespace = parser.parse_args(argv)
+    return arguments

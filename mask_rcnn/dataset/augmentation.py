@@ -46,7 +46,7 @@ def augment(
         labels: uint8 [side, side].
         window: where the film lies in the square.
         strengths: of the changes; see ``AugmentationConfig``.
-        rng: all that varies is drawn from it.
+        rng: source of all that varies.
 
     Returns:
         New film and labels, uint8 [side, side], the film equalised anew within its area and zero outside it.
@@ -135,7 +135,7 @@ def shade(film: np.ndarray, shading: float, noise: float, rng: np.random.Generat
         film: uint8 [side, side].
         shading: of tilted exposure and soft opacities, share of the grey range; 0 is none.
         noise: largest standard deviation of the grain, share of the grey range; 0 is neither grain nor blur.
-        rng: all that varies is drawn from it.
+        rng: source of all that varies.
 
     Returns:
         uint8 [side, side], not equalised.
@@ -225,7 +225,7 @@ def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
 def _stretch(grey: np.ndarray) -> np.ndarray:
     # Consoles stretch an exposure to the grey range, they do not cut it off at the ends.
     low, high = grey.min(), grey.max()
-    return np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    return np.asarray(np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8))
 
 
 @cache

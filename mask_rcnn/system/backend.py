@@ -7,7 +7,6 @@ the commands import it here first, after both were looked at.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
 import json
 import os
@@ -15,12 +14,13 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mask_rcnn.system.console import step
+from mask_rcnn.system.silence import silent_descriptor
 
 BACKENDS = ("tensorflow", "jax", "torch")
 _SPELT = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
@@ -49,9 +49,8 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
         # PyTorch's threads else spin while they wait for each other: on a machine with other work to do, ten times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        sys.stderr.flush()
-        try:
-            with step(f"loading {_SPELT[backend]}"), _hushed():
+        try:  # TensorFlow's library writes to descriptor 2 as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says
+            with step(f"loading {_SPELT[backend]}"), silent_descriptor():
                 importlib.import_module("keras")
         except Exception as error:  # broken installations fail in every way: shared libraries, versions, variables
             reason = (str(error).strip().splitlines() or [""])[0]
@@ -59,8 +58,7 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
                 f"Keras does not start on {backend} ({type(error).__name__}: {reason}); install it again with "
                 "pip install -r requirements.txt"
             ) from error
-    import keras
-
+    keras = sys.modules["keras"]
     if keras.backend.backend() not in backends:
         raise _refusal(keras.backend.backend(), backends)
     keras.config.set_image_data_format("channels_last")
@@ -104,7 +102,7 @@ def choose_backend(backends: Sequence[str] = BACKENDS) -> str:
         raise DeviceError(f"{_either(backends)} is not installed; pip install -r requirements.txt")
     wanted = settings.get("backend", backends[0])
     if wanted in backends and _is_installed(wanted):
-        return wanted
+        return str(wanted)
     if "backend" in settings:
         reason = "is not installed" if wanted in backends else "is none that these networks run on"
         print(f"{_settings_path()}: its backend {wanted!r} {reason}; running on {installed}", file=sys.stderr)
@@ -164,16 +162,3 @@ def _hide_settings(path: Path, reason: str) -> None:
     print(f"{path}: left out ({reason}); mend it or delete it", file=sys.stderr)
     os.environ["KERAS_HOME"] = folder = tempfile.mkdtemp(prefix="keras-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    # TensorFlow's library writes to the process's standard error as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says.
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

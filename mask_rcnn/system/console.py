@@ -17,6 +17,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mask_rcnn.system.silence import ignore_reader_warnings
+
 QUIET, NORMAL, VERBOSE = -1, 0, 1  # of -q, of neither, of -v
 
 _LOG = logging.getLogger("mask_rcnn")
@@ -94,8 +96,10 @@ def forgiving_streams() -> None:
     """Lets a command print any name to any terminal, and go on when nobody reads it any more.
 
     Characters that the stream's encoding lacks, and bytes of file names that are no text, are written as ``\\xfc`` and
-    ``\\udcff``. Streams that somebody has put in the place of the process's own are left in place.
+    ``\\udcff``. Streams that somebody has put in the place of the process's own are left in place. What Pillow and pydicom
+    warn of is ignored.
     """
+    ignore_reader_warnings()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if not isinstance(stream, io.TextIOWrapper):  # None of a process that has none

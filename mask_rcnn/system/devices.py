@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from mask_rcnn.system.backend import BACKENDS, DeviceError, import_keras
 from mask_rcnn.system.command_line import DEVICE
@@ -127,7 +128,7 @@ def _default_place(backend: str) -> str:
     return "gpu" if kind == "cuda" else kind
 
 
-def _show_gpus(gpus: list, name: str) -> None:
+def _show_gpus(gpus: list[Any], name: str) -> None:
     import tensorflow as tf
 
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ class _Lines:
 
 
 def progress(
-    items: Iterable | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films",
+    items: Iterable[Any] | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films",
     lines: bool = True, leave: bool = True,
 ) -> tqdm:  # fmt: skip
     """A progress of ``total`` films, ``done`` of them done before, with rate and time left.

@@ -53,7 +53,7 @@ def epoch_report(name: str, epochs: int, steps: int) -> Any:
 
     from mask_rcnn.network.losses import LOSS_NAMES
 
-    class EpochReport(keras.callbacks.Callback):
+    class EpochReport(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
             self.began = time.monotonic()
             self.bar = progress(name=f"epoch {epoch + 1}/{epochs}", total=steps, unit="steps", lines=False, leave=False)

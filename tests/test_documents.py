@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import glob
+import inspect
 import re
 import shlex
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ import yaml
 from PIL import Image
 from script import ROOT, load_script
 
+import mask_rcnn
+from mask_rcnn.bag.lung import Lung
 from mask_rcnn.checks.quality import measure_lungs
 from mask_rcnn.config import CONFIG_FOLDER, Config, apply_settings
 from mask_rcnn.evaluation.overlap import dice
@@ -227,6 +230,24 @@ def test_every_column_is_explained() -> None:
         columns.add(column.removeprefix(f"{side}_") if side else column)
     measures = measure_lungs(np.zeros((256, 256), np.uint8), {})
     assert not (columns | measures.keys()) - codes
+
+
+def test_python_calls_fit_the_library() -> None:
+    for path in DOCUMENTS:
+        for block in blocks_of(path, "python"):
+            for call in (node for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Call)):
+                owner, _, name = ast.unparse(call.func).rpartition(".")
+                if owner in ("mask_rcnn", "bag"):
+                    signature = inspect.signature(getattr(mask_rcnn if owner == "mask_rcnn" else mask_rcnn.Bag, name))
+                    given = [None] * (len(call.args) + (owner == "bag"))
+                    signature.bind(*given, **{str(keyword.arg): None for keyword in call.keywords})
+
+
+@pytest.mark.parametrize("kind", [mask_rcnn.Film, mask_rcnn.Result, Lung], ids=lambda kind: kind.__name__)
+def test_every_field_is_explained(kind: type) -> None:
+    sections = re.split(r"^## ", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    [section] = [section for section in sections if section.startswith(f"{kind.__name__}\n")]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == list(inspect.get_annotations(kind))
 
 
 def test_five_lines_of_python(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -107,7 +107,10 @@ def options_of(program: str) -> str:
     """The table of a program's options, in Markdown, with its description above it."""
     parser = parser_of(program)
     formatter = parser._get_formatter()
-    lines = [parser.description or "", "", "| option | meaning |", "|---|---|"]
+    lines = [parser.description or "", ""]
+    if examples := examples_of(parser):
+        lines += ["```bash", *examples, "```", ""]
+    lines += ["| option | meaning |", "|---|---|"]
     for action in parser._actions:
         if action.dest == "help":
             continue
@@ -115,12 +118,18 @@ def options_of(program: str) -> str:
         names = ", ".join(action.option_strings) or named
         shown = f"{names} {named}".strip() if action.option_strings else names
         meaning = formatter._expand_help(action) if action.help else ""
-        if "default" not in meaning and action.default is not False and action.default not in (None, []):
+        if action.nargs != 0 and "default" not in meaning and action.default not in (None, []):
             meaning = f"{meaning}; default: {_shown(action.default)}".removeprefix("; ")
         if action.required:
             meaning = f"{meaning}; required".removeprefix("; ")
         lines.append(f"| `{_cell(shown)}` | {_cell(meaning)} |")
     return "\n".join(lines)
+
+
+def examples_of(parser: argparse.ArgumentParser) -> list[str]:
+    """The command lines that ``--help`` gives as examples."""
+    lines = re.findall(rf"^ +({re.escape(parser.prog)} .+)$", parser.epilog or "", re.MULTILINE)
+    return [f"python {line}" for line in lines]
 
 
 def _cell(text: str) -> str:

@@ -30,7 +30,6 @@ import numpy as np
 
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.bag.members import InferenceError, load_members
-from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.predictors import Find, Finding, bag_name, unique_names, with_members
@@ -38,6 +37,7 @@ from mask_rcnn.evaluation.report import csv_text, error_lines, offset_line, tabl
 from mask_rcnn.evaluation.sets import evaluate, summaries_of
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import writable, write_bytes, write_json
 from mask_rcnn.utils import mask_box
 

@@ -30,7 +30,7 @@ from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, e
 from spoiled_films import Pair, Spoiler, invert, warp
 
 from mask_rcnn.bag.members import InferenceError, load_members
-from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.dataset.augmentation import equip
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.sources import read_records

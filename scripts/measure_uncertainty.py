@@ -39,7 +39,7 @@ from create_dataset.command import positive
 from mask_rcnn.bag.agreement import film_agreement
 from mask_rcnn.bag.members import InferenceError, Member, detect, load_members
 from mask_rcnn.bag.vote import bag_film
-from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records

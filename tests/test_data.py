@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn.commands.train import Films
 from mask_rcnn.config import AugmentationConfig, Config, config_from_dict
 from mask_rcnn.dataset import augmentation, legacy
 from mask_rcnn.dataset.augmentation import augment, move, shade, surround
@@ -30,6 +29,7 @@ from mask_rcnn.films.radiograph import read_film, read_labels
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.files import write_json
+from mask_rcnn.training.films import Films
 from mask_rcnn.utils import apply_box_deltas, compute_overlaps, denorm_boxes, mask_box, match_anchors, mold_film
 
 # pycocotools 2.0.11 does not know NumPy 2's copy keyword yet.

@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
-from tqdm import tqdm
 
 from mask_rcnn.dataset.augmentation import Window
 from mask_rcnn.dataset.errors import DatasetError
@@ -27,6 +26,7 @@ from mask_rcnn.films.duplicates import find_groups, fingerprint, join
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
+from mask_rcnn.system.progress import progress, warn
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
 
     loaded: dict[FilmRecord, TrainingFilm] = {}
     with ThreadPool(os.cpu_count()) as pool:  # Pillow and OpenCV let other threads run while they decode
-        progress = tqdm(pool.imap(load, unique), total=len(unique), desc="films", unit="film", disable=None)
-        for record, film in zip(unique, progress, strict=True):
+        read = progress(pool.imap(load, unique), name="films", total=len(unique))
+        for record, film in zip(unique, read, strict=True):
             if isinstance(film, str):
-                tqdm.write(f"left out {film}", file=sys.stderr)
+                warn(f"left out {film}")
             else:
                 loaded[record] = film
     for record in check_sides(list(loaded), [film.labels for film in loaded.values()]):

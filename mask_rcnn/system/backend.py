@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -19,7 +20,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mask_rcnn.system.console import step
+
 BACKENDS = ("tensorflow", "jax", "torch")
+_SPELT = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 class DeviceError(ValueError):
@@ -30,10 +34,10 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
     """Keras, imported without TensorFlow's notes, with the formats that the networks here are made for.
 
     Of ``keras.json`` only the backend counts: another format of images or of floats is overridden, for the whole process,
-    and a file that Keras would stumble over is told of and left out.
+    and a file that Keras would stumble over is named and left out.
 
     Args:
-        backends: those that the caller's networks run on, the dearest first.
+        backends: those that the caller's networks run on, in the order of preference.
 
     Raises:
         DeviceError: ``KERAS_BACKEND`` names a backend that is none of these or not installed, none is installed, Keras does
@@ -47,7 +51,7 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         sys.stderr.flush()
         try:
-            with _hushed():
+            with step(f"loading {_SPELT[backend]}"), _hushed():
                 importlib.import_module("keras")
         except Exception as error:  # broken installations fail in every way: shared libraries, versions, variables
             reason = (str(error).strip().splitlines() or [""])[0]
@@ -63,6 +67,19 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     return keras
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python, NumPy, OpenCV, Keras and its backend, by name; Keras must be imported."""
+    import cv2
+    import keras
+    import numpy as np
+
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
+        "opencv": cv2.__version__, backend: sys.modules[backend].__version__,
+    }  # fmt: skip
 
 
 def choose_backend(backends: Sequence[str] = BACKENDS) -> str:
@@ -116,7 +133,7 @@ def _settings_path() -> Path:
 
 
 def _read_settings() -> dict[str, Any]:
-    """What ``keras.json`` holds; one that Keras could not be imported with is told of, and hidden from it."""
+    """What ``keras.json`` holds; one that Keras could not be imported with is named, and hidden from it."""
     path = _settings_path()
     if not os.path.exists(path):
         return {}

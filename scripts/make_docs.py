@@ -83,7 +83,6 @@ def parse(program: str, arguments: Sequence[str]) -> argparse.Namespace:
 
 @contextmanager
 def _stopped_at_its_parser(parses: bool) -> Iterator[None]:
-    added = [str(ROOT / "scripts"), str(ROOT)]
     original = argparse.ArgumentParser.parse_known_args
 
     def stop(self: argparse.ArgumentParser, *arguments: Any, **named: Any) -> Any:
@@ -94,13 +93,8 @@ def _stopped_at_its_parser(parses: bool) -> Iterator[None]:
             self.error(f"unrecognized arguments: {' '.join(extras)}")
         raise Parsed(self, values)
 
-    sys.path[:0] = added
-    try:
-        with mock.patch.object(argparse.ArgumentParser, "parse_known_args", stop):
-            yield
-    finally:
-        for path in added:
-            sys.path.remove(path)
+    with mock.patch.object(argparse.ArgumentParser, "parse_known_args", stop):
+        yield
 
 
 def options_of(program: str) -> str:

@@ -61,8 +61,10 @@ def ids(path: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def make_docs() -> ModuleType:
-    return load_script("make_docs")
+def make_docs() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "scripts")  # where a script finds the others
+        yield load_script("make_docs")
 
 
 def blocks_of(path: Path, language: str) -> list[str]:

@@ -24,7 +24,7 @@ from script import ROOT, load_script
 import mask_rcnn
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.checks.quality import measure_lungs
-from mask_rcnn.config import CONFIG_FOLDER, Config, apply_settings
+from mask_rcnn.config import CONFIG_FOLDER, Config, apply_settings, load_config
 from mask_rcnn.evaluation.overlap import dice
 from mask_rcnn.lungs import CATEGORIES, SIDES
 from mask_rcnn.results import tables
@@ -232,6 +232,15 @@ def test_every_column_is_explained() -> None:
         columns.add(column.removeprefix(f"{side}_") if side else column)
     measures = measure_lungs(np.zeros((256, 256), np.uint8), {})
     assert not (columns | measures.keys()) - codes
+
+
+def test_configs_can_be_read(tmp_path: Path) -> None:
+    blocks = [block for path in DOCUMENTS for block in blocks_of(path, "yaml")]
+    assert blocks
+    for block in blocks:
+        path = tmp_path / "my_lungs.yaml"
+        path.write_text(block, encoding="utf-8")
+        assert load_config(path).name == "my_lungs"
 
 
 def test_python_calls_fit_the_library() -> None:

@@ -123,6 +123,7 @@ class AugmentationConfig:
     noise: float = 0.0  # grain, share of the grey range
     apparatus: float = 0.0  # probability of tubes, leads, letters and the like
     beside: float = 0.0  # probability of air, an arm or an unexposed edge beside the chest
+    ill: float = 0.0  # probability of opaque lungs, gas below a diaphragm, tubes where they are put; see dataset/illness.py
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 

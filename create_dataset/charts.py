@@ -20,7 +20,7 @@ def histogram(values: Mapping[str, Sequence[float]], low: float, high: float, bi
     Args:
         values: by class of the page, from the lowest bar of a stack to the highest.
         low, high, bins: of the axis.
-        label: what a screen reader says.
+        label: for a screen reader.
     """
     counts = [np.histogram(np.clip(of_class, low, high), bins, (low, high))[0] for of_class in values.values()]
     highest = max(1, int(np.sum(counts, axis=0).max())) if counts else 1
@@ -38,7 +38,7 @@ def histogram(values: Mapping[str, Sequence[float]], low: float, high: float, bi
 def strip(values: Sequence[float], low: float, high: float) -> str:
     """A row of a box plot: a line from the 5th to the 95th percentile, a box from the 25th to the 75th, the median.
 
-    It says nothing to a screen reader: ``summary`` gives the words for beside it.
+    A screen reader passes over it: ``summary`` gives the words for beside it.
     """
     places = WIDTH * (np.clip(np.percentile(values, PERCENTILES), low, high) - low) / (high - low)
     p5, p25, p50, p75, p95 = places.tolist()

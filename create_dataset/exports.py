@@ -30,7 +30,7 @@ from mask_rcnn.system.progress import progress, warn
 Record = dict[str, Any]  # an image or an annotation of the dataset
 
 COPIES = "images"  # the folder of the copied films
-STAMP = "Source"  # the text in a copy's PNG that says what it was made from
+STAMP = "Source"  # the text in a copy's PNG that names its source
 
 
 def write_legacy(dataset: Mapping[str, Any], folder: Path, path: Path) -> int:
@@ -77,7 +77,7 @@ def write_legacy(dataset: Mapping[str, Any], folder: Path, path: Path) -> int:
 def copy_images(dataset: Mapping[str, Any], folder: Path, side: int) -> dict[str, Any]:
     """Copies the films into ``folder/images``, bones white, so that the folder can be moved; a copy that is there is kept.
 
-    A copy is named by its film's id. It is made anew where the film, its polarity or ``side`` changed.
+    A copy is named by its film's id. It is made again where the film, its polarity or ``side`` changed.
 
     Args:
         dataset: as ``dataset.json`` holds it; it is not changed.

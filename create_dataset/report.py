@@ -1,7 +1,7 @@
-"""The page to look at: report.html, whole in itself, without a script or a network; light or dark as the reader's screen is.
+"""The page for review: report.html, self-contained, without a script or a network; light or dark as the reader's screen is.
 
 Films are shown by samples, so that the page of 100,000 films is no larger than that of a thousand. Image ids are hashes, so
-the smallest of them are a draw by chance that is the same on every run.
+the smallest of them are sampled at random, the same on every run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import histogram, strip, summary
-from create_dataset.thumbnails import draw_thumbnails
+from create_dataset.thumbnails import render_thumbnails
 from mask_rcnn.checks.quality import ACCEPTED, REJECTED, REVIEW, STATUSES
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.drawing import LEGENDS, LUNG_COLOURS
@@ -51,7 +51,7 @@ def write_report(path: Path, info: Mapping[str, Any], films: Sequence[JudgedFilm
     sheets = {status: choose(films, status) for status in STATUSES}
     copies = groups_of_copies(films)
     shown = [film for group in copies[:GROUPS] for film in group[:COPIES]]
-    pictures = draw_thumbnails([film for sheet in sheets.values() for film in sheet] + shown, journal)
+    pictures = render_thumbnails([film for sheet in sheets.values() for film in sheet] + shown, journal)
     sections = {
         **{status: _sheet(status, sheets[status], films, pictures, info["laterality"]) for status in STATUSES},
         "distributions": _distributions(films),
@@ -98,12 +98,12 @@ def write_report(path: Path, info: Mapping[str, Any], films: Sequence[JudgedFilm
 def choose(films: Iterable[JudgedFilm], status: str, count: int = SHEET) -> list[JudgedFilm]:
     """The films of a status that are shown: of the accepted ones the least certain come first, of the others each kind of
     reason has its turn."""
-    drawn = sorted((film for film in films if film.status == status), key=lambda film: film.image_id)
+    ordered = sorted((film for film in films if film.status == status), key=lambda film: film.image_id)
     if status == ACCEPTED:
-        least = {film.image_id: film for film in sorted(drawn, key=lambda film: film.agreement)[:LEAST_CERTAIN]}
-        return [*least.values(), *(film for film in drawn if film.image_id not in least)][:count]
+        least = {film.image_id: film for film in sorted(ordered, key=lambda film: film.agreement)[:LEAST_CERTAIN]}
+        return [*least.values(), *(film for film in ordered if film.image_id not in least)][:count]
     by_reason: dict[str, list[JudgedFilm]] = defaultdict(list)
-    for film in drawn:
+    for film in ordered:
         by_reason[kind_of_reason(film.reasons)].append(film)
     turns = zip_longest(*(by_reason[kind] for kind in sorted(by_reason)))
     chosen = [film for turn in turns for film in turn if film][:count]
@@ -134,14 +134,14 @@ def _many(count: int, noun: str) -> str:
 def _tiles(counts: Mapping[str, int]) -> str:
     shown = [(TITLES[status], counts[status], status) for status in STATUSES] + [("Skipped", counts["skipped"], "skipped")]
     tiles = "".join(f'<div class="tile {name}"><dt>{title}</dt><dd>{count:,}</dd></div>' for title, count, name in shown)
-    told = [
+    sentences = [
         f"Two lungs on {counts['two_lungs']:,}, one on {counts['one_lung']:,}, none on {counts['no_lung']:,}",
         f"{_many(counts['inverted'], 'film')} inverted and turned round",
         f"{_many(counts['copies'], 'copy').replace('copys', 'copies')} of other films",
     ]
     if counts["not_done"]:
-        told.append(f"{_many(counts['not_done'], 'film')} not done yet: the same command goes on")
-    return f'<dl class="tiles">{tiles}</dl>\n<p>{"; ".join(told)}. Training takes the accepted films alone.</p>'
+        sentences.append(f"{_many(counts['not_done'], 'film')} not done yet: the same command goes on")
+    return f'<dl class="tiles">{tiles}</dl>\n<p>{"; ".join(sentences)}. Training takes the accepted films alone.</p>'
 
 
 def _sheet(
@@ -158,7 +158,7 @@ def _sheet(
     count = f"All {total:,}" if len(shown) == total else f"{len(shown):,} of {total:,}"
     if status == ACCEPTED:
         least = f", the {LEAST_CERTAIN} least certain first" if total > LEAST_CERTAIN else ""
-        by_chance = "" if len(shown) == total else ", the others drawn by chance"
+        by_chance = "" if len(shown) == total else ", the others sampled at random"
         return f"<p>{count}{least}{by_chance}.</p>{keys}{_figures(shown, pictures)}"
     parts = [f"<p>{count}; a film may have several reasons.</p>", keys]
     totals = Counter(kind_of_reason(film.reasons) for film in films if film.status == status)
@@ -278,8 +278,8 @@ def _copies(groups: Groups, pictures: Mapping[int, str]) -> str:
 
 
 def _skipped(skipped: Sequence[Mapping[str, str]], notes: Sequence[str]) -> str:
-    said = "".join(f"<li>{_text(note)}</li>" for note in notes[:NAMES])
-    parts = [f"<ul>{said}</ul>" if notes else ""]
+    listed = "".join(f"<li>{_text(note)}</li>" for note in notes[:NAMES])
+    parts = [f"<ul>{listed}</ul>" if notes else ""]
     if not skipped:
         parts.append("<p>Every file that was found could be used.</p>")
     files: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""What is a chest film in a folder tree, and what its folders say of it: collection, split, class label, patient.
+"""The chest films of a folder tree, with collection, split, class label and patient by the names of folders and files.
 
 The trees known here are laid out as Kaggle's chest film collections: ``COLLECTION/SPLIT/LABEL/FILM``
 (chest-xray-pneumonia, covid19-image-dataset, covid-patients-chest-xray), ``COLLECTION/LABEL/images/FILM`` with masks
@@ -28,14 +28,14 @@ class SourceError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """One film file and what its place in the tree says of it; a text is empty where the tree does not say."""
+    """One film file and what follows from its place in the tree; a text is empty where nothing does."""
 
     root: Path  # absolute
     file_name: str  # POSIX path relative to the root
     collection: str
     split: str  # train, val or test
     label: str  # the class folder, as it is spelt
-    patient: str  # as its file name or a folder tells, unique within the collection alone
+    patient: str  # by its file name or a folder, unique within the collection alone
 
     @property
     def path(self) -> Path:
@@ -54,7 +54,7 @@ def find_films(
     Args:
         root: a folder or a film.
         report: gets a line for each folder of doubles, and one that counts what was passed over.
-        skip: told of each folder and file that cannot be read, or whose name cannot be written in a dataset, and why; by
+        skip: called with each folder and file that cannot be read, or whose name cannot be written in a dataset, and why; by
             default ``report`` gets a line of it.
 
     Raises:
@@ -110,7 +110,7 @@ def _doubled_in(root_name: str, name: str, films: Mapping[str, Path]) -> Path | 
 def _same_size(one: Path, other: Path) -> bool:
     try:
         return one.stat().st_size == other.stat().st_size
-    except OSError:  # gone meanwhile, or a link to nowhere: reading it will say so
+    except OSError:  # gone meanwhile, or a link to nowhere: reading it will fail with the reason
         return False
 
 
@@ -131,7 +131,7 @@ def is_text(name: str) -> bool:
 def describe(root: Path, file_name: str) -> Source:
     """Reads collection, split, label and patient from a film's name and the folders above it.
 
-    Those above the root count too where they tell: ``--src kaggle/chest_xray/train/NORMAL`` still says all of it.
+    Those above the root count too: ``--src kaggle/chest_xray/train/NORMAL`` still gives all of them.
     """
     home = root
     inside: list[str] = []
@@ -143,8 +143,8 @@ def describe(root: Path, file_name: str) -> Source:
     patients = patient_folders(folders)
     if patients:  # what lies below are studies and series
         folders = folders[: min(map(folders.index, patients))]
-    told = [k for k, folder in enumerate(folders) if split_of(folder) or is_class(folder)]
-    first = told[0] if told else 1  # the outermost folder is the collection, a class may lie in it
+    known = [k for k, folder in enumerate(folders) if split_of(folder) or is_class(folder)]
+    first = known[0] if known else 1  # the outermost folder is the collection, a class may lie in it
     collections, below = folders[:first], folders[first:]
     labels = [folder for folder in below if not split_of(folder)] or collections[1:]
     labels = [folder for folder in labels if is_class(folder)] or labels

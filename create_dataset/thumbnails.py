@@ -29,24 +29,24 @@ from mask_rcnn.system.progress import progress
 SIDE, JPEG_QUALITY = 240, 75  # pixels; about 8 KB a film
 
 
-def draw_thumbnails(films: Iterable[JudgedFilm], journal: Journal) -> dict[int, str]:
+def render_thumbnails(films: Iterable[JudgedFilm], journal: Journal) -> dict[int, str]:
     """The pictures of films, as ``data:`` addresses, by image id; none of a film that cannot be read any more."""
     chosen = {film.image_id: film for film in films}
     tasks = [(film, journal.read(film.source)) for film in chosen.values()]
 
-    def draw(task: tuple[JudgedFilm, Entry]) -> str | None:
+    def render(task: tuple[JudgedFilm, Entry]) -> str | None:
         film, entry = task
         try:
-            return _address(draw_thumbnail(film.source.path, entry))
+            return _address(render_thumbnail(film.source.path, entry))
         except (FilmError, OSError):
             return None
 
     with ThreadPool(os.cpu_count()) as pool:
-        addresses = list(progress(pool.imap(draw, tasks), name="pictures", total=len(tasks)))
+        addresses = list(progress(pool.imap(render, tasks), name="pictures", total=len(tasks)))
     return {image_id: address for image_id, address in zip(chosen, addresses, strict=True) if address}
 
 
-def draw_thumbnail(path: Path, entry: Entry) -> np.ndarray:
+def render_thumbnail(path: Path, entry: Entry) -> np.ndarray:
     """The picture of a film.
 
     Raises:

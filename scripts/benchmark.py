@@ -2,9 +2,9 @@
 
     python scripts/benchmark.py --src ../shared/data/kaggle
 
-Bare is the U-Net alone, on batches that are prepared beforehand, as many as the run has; half of them before the run and
-half after it, so that a machine that slows down slows both. The run reads every film, asks the U-Net, cuts out the lungs,
-measures them and writes the journal. The mirrored films that a single U-Net is asked about count in both.
+Bare is the U-Net alone, on batches that are prepared beforehand, as many as the run has; half of them before the run
+and half after it, so that a machine that slows down slows both. The run reads every film, predicts it, cuts out the
+lungs, measures them and writes the journal. The mirrored films of a single U-Net count in both.
 
 Shapes
     inputs  float32 [passes at a time, 256, 256, 3], as the U-Nets take them
@@ -55,19 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         batches = prepare_batches(sources, members, given.batch)
         count = math.ceil(len(sources) / given.batch)
 
-        def ask_bare(number: int) -> None:
+        def predict_bare(number: int) -> None:
             for k in range(number):
                 probabilities(members, batches[k % len(batches)])
 
         def run() -> None:
             command.fill_journal(journal, sources, members, arguments, skipped)
 
-        ask_bare(2)  # TensorFlow compiles the network, and chooses its kernels
+        predict_bare(2)  # TensorFlow compiles the network, and chooses its kernels
         skipped: dict[Path, str] = {}
         with command.open_journal(arguments, unets, sources) as journal:
-            bare = seconds(lambda: ask_bare(count // 2))
+            bare = seconds(lambda: predict_bare(count // 2))
             whole = seconds(run)
-            bare += seconds(lambda: ask_bare(count - count // 2))
+            bare += seconds(lambda: predict_bare(count - count // 2))
             info = {"date_created": "", "command": "", "versions": {}, "unet": [], "quality": {}, "notes": []}
             dataset = new_dataset("patient", info)
             thresholds = QualityConfig()

@@ -1,10 +1,9 @@
-"""Draws what the networks find on phantoms that are spoilt as films are in hospitals: docs/failures_phantoms.png.
+"""Renders what the networks predict on phantoms that are spoilt as films are in hospitals: docs/failures_phantoms.png.
 
     python scripts/draw_failures.py --weights models/*.h5 --out docs/failures_phantoms.png
 
-Each tile is a spoilt film with the drawn outlines in white and the found lungs in colour; beneath it what was done to it,
-the Dice of the patient's left and right lung, and the agreement of the members.
-"""
+Each tile is a spoilt film with the annotated outlines in white and the predicted lungs in colour; beneath it what was
+done to it, the Dice of the patient's left and right lung, and the agreement of the members."""
 
 from __future__ import annotations
 
@@ -41,11 +40,11 @@ KINDS = ("white_out", "blur", "overexpose", "crop_side", "crop_window", "rotate_
 TILE, CAPTION, ACROSS = 256, 40, 4
 
 
-def draw_tile(film: np.ndarray, drawn: np.ndarray, found: np.ndarray, lines: Sequence[str]) -> np.ndarray:
+def render_tile(film: np.ndarray, annotated: np.ndarray, found: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     """uint8 [TILE + CAPTION, TILE, 3], RGB."""
     picture = cv2.cvtColor(film, cv2.COLOR_GRAY2RGB)
     for category in CATEGORIES:
-        contours, _ = cv2.findContours((drawn == category).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        contours, _ = cv2.findContours((annotated == category).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(picture, contours, -1, (255, 255, 255), 1, cv2.LINE_AA)
         outline_lung(picture, found == category, category)
     scale = TILE / max(film.shape)
@@ -76,14 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, kind in enumerate(KINDS):
         name = names[number % len(names)]
         pair = read_film(PHANTOMS / "images" / name), read_labels(PHANTOMS / "masks" / name)
-        film, drawn = SPOILERS[kind](*pair, np.random.default_rng(number))
+        film, annotated = SPOILERS[kind](*pair, np.random.default_rng(number))
         (detections,) = detect(members, [equalise(film)])
         lungs = bag_film(detections, bag)
         found = label_mask(lungs, film.shape)
-        dices = [dice(found == category, drawn == category) for category in CATEGORIES]
-        said = " ".join("  - " if np.isnan(value) else f"{value:.2f}" for value in dices)
-        tiles.append(draw_tile(film, drawn, found, [kind.replace("_", " "), f"Dice {said}, agreement "
-                                                    f"{film_agreement(lungs, len(members)):.2f}"]))
+        dices = [dice(found == category, annotated == category) for category in CATEGORIES]
+        values = " ".join("  - " if np.isnan(value) else f"{value:.2f}" for value in dices)
+        lines = [kind.replace("_", " "), f"Dice {values}, agreement {film_agreement(lungs, len(members)):.2f}"]
+        tiles.append(render_tile(film, annotated, found, lines))
     rows = [np.hstack(tiles[start : start + ACROSS]) for start in range(0, len(tiles), ACROSS)]
     write_bytes(arguments.out, picture_png(np.vstack(rows)))
     return 0

@@ -1,4 +1,4 @@
-"""Learns what a frontal chest film looks like, for the quality checks of create_dataset.py.
+"""Fits the statistical model of a frontal chest film, for the quality checks of create_dataset.py.
 
     python scripts/fit_chest.py --src ../shared/data/shenzhen/images ../shared/data/kaggle
 
@@ -69,7 +69,7 @@ def _precision(shapes: np.ndarray) -> np.ndarray:
 def _heart(odd: np.ndarray) -> np.ndarray:
     """Weights of the discriminant between films and their mirrored copies, whose odd parts differ in sign alone.
 
-    Of deviation 1 over the films, so that it tells by how many deviations a film is on its side.
+    Of deviation 1 over the films, so that it is the number of deviations by which a film is on its side.
     """
     rows = odd.reshape(len(odd), -1)
     covariance = np.cov(rows.T)

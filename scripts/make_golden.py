@@ -1,11 +1,11 @@
-"""What the networks that ship find on a few drawn films, kept for tests: tests/golden/phantoms.
+"""What the shipped networks predict on a few phantoms, kept for tests: tests/golden/phantoms.
 
     python scripts/make_golden.py
 
-Run it where an answer is meant to change, and commit what it writes. The tests run the three commands again and compare.
+Run it where a result is meant to change, and commit what it writes. The tests run the three commands again and compare.
 
 ``bag/NAME.png`` are the label masks of ``inference.py`` with ``models/*.h5``, ``unet/NAME.png`` those of
-``create_dataset.py`` with its own U-Net; ``figures.json`` has what else they and ``scripts/evaluate.py`` say.
+``create_dataset.py`` with its own U-Net; ``figures.json`` has their other figures and those of ``scripts/evaluate.py``.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -56,7 +56,7 @@ class Found(NamedTuple):
     figures: dict[str, Any]
 
 
-def draw_films(folder: Path) -> None:
+def render_films(folder: Path) -> None:
     """Phantoms as films come: inverted, of 16 bits, small, not square, mirrored, DICOM with oblong pixels."""
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -106,7 +106,7 @@ def read_inference(out: Path) -> dict[str, Found]:
 
 
 def read_found(out: Path) -> dict[str, Found]:
-    """By film, what a dataset of ``create_dataset.py`` says."""
+    """By film, what a dataset of ``create_dataset.py`` holds."""
     dataset = read_dataset(out / "dataset.json")
     with (out / "quality.csv").open(newline="", encoding="utf-8") as file:
         measures = {row["file"]: row for row in csv.DictReader(file)}
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         films, drawn = str(folder / "films"), str(copy_evaluated(folder / "drawn"))
-        draw_films(folder / "films")
+        render_films(folder / "films")
         failed = (
             inference_command.main([*weights, "--src", films, "--out", f"{folder}/bag"])
             or command.main(["--src", films, "--out", f"{folder}/unet", "--unet", str(UNET)])
@@ -161,16 +161,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         if failed:
             return failed
-        answers = {"bag": read_inference(folder / "bag"), "unet": read_found(folder / "unet")}
-        evaluations = {kind: read_evaluation(folder / f"{kind}_evaluated") for kind in answers}
+        results = {"bag": read_inference(folder / "bag"), "unet": read_found(folder / "unet")}
+        evaluations = {kind: read_evaluation(folder / f"{kind}_evaluated") for kind in results}
     shutil.rmtree(out, ignore_errors=True)
-    for kind, found in answers.items():
+    for kind, found in results.items():
         for film, (labels, _) in found.items():
             write_bytes(out / kind / f"{Path(film).stem}.png", label_png(labels, "patient"))
-    figures = {kind: {film: found.figures for film, found in sorted(films_.items())} for kind, films_ in answers.items()}
+    figures = {kind: {film: found.figures for film, found in sorted(films_.items())} for kind, films_ in results.items()}
     text = json.dumps(figures | {"evaluation": evaluations["bag"] | evaluations["unet"]}, indent=1)
     write_bytes(out / "figures.json", (text + "\n").encode("utf-8"))
-    print(f"{out}: {len(answers['bag'])} films by {len(WEIGHTS)} networks and by the U-Net")
+    print(f"{out}: {len(results['bag'])} films by {len(WEIGHTS)} networks and by the U-Net")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Draw digital chest phantoms with exact lung masks.
+"""Renders digital chest phantoms with exact lung masks.
 
     python scripts/make_phantoms.py --out data/phantoms --count 16 --seed 7 --size 448
 
@@ -31,7 +31,7 @@ __all__ = ["draw_phantom", "main"]
 
 def main(argv: list[str] | None = None) -> int:
     forgiving_streams()
-    parser = argparse.ArgumentParser(description="Draw digital chest phantoms with exact lung masks.")
+    parser = argparse.ArgumentParser(description="Renders digital chest phantoms with exact lung masks.")
     parser.add_argument("--out", type=Path, required=True, help="folder that gets images/ and masks/")
     parser.add_argument("--count", type=int, default=16, help="number of films")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,16 +1,16 @@
-"""Measures how well copies of a film are found, and different films told apart, on copies made here.
+"""Measures how well copies of a film are found, and different films kept apart, on copies made here.
 
     python scripts/measure_duplicates.py --src ../shared/data/kaggle ../shared/data/shenzhen
     python scripts/measure_duplicates.py --src ../shared/data/jsrt
 
-Some films are copied in every way that CHANGES lists. A copy goes the whole way of ``create_dataset.py``: the U-Net looks
-for its lungs anew and finds them a little elsewhere. The copies of one way are then put among all films of the folders.
+Some films are copied in every way that CHANGES lists. A copy goes the whole way of ``create_dataset.py``: the U-Net
+predicts its lungs again, a little elsewhere. The copies of one way are then put among all films of the folders.
 
 - recall: of the copies, those in one group with their film
 - wrong pairs: two films that are no copies of each other in one group, and precision, the share of pairs that are right
 - pHash: the same for the common 64-bit DCT hash at its common threshold, 10 bits
 
-Films that share a group before any copy is made count as one film; they are printed, for you to look at.
+Films that share a group before any copy is made count as one film; they are printed for review.
 
 Shapes
     film   uint8 [height, width], grey, bones white

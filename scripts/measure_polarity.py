@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             except FilmError as error:
                 tqdm.write(f"skipped {error}", file=sys.stderr)
                 continue
-            scale = min(1.0, 512 / max(film.shape))  # for memory and speed: the measure itself looks at 256 pixels
+            scale = min(1.0, 512 / max(film.shape))  # for memory and speed: the measure itself takes 256 pixels
             films.append(cv2.resize(film, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
         if not films:
             print(f"{folder}: holds no film that can be read", file=sys.stderr)

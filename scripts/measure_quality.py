@@ -2,13 +2,13 @@
 
     python scripts/measure_quality.py --drawn ../shared/data/shenzhen ../shared/data/jsrt --others ../shared/data/kaggle
 
-Each folder of ``--drawn`` holds ``images/`` and ``masks/NAME.png``. All of its films are looked at as they are, and
+Each folder of ``--drawn`` holds ``images/`` and ``masks/NAME.png``. All of its films are measured as they are, and
 ``--count`` of them spoilt in each way of ``spoiled_films.py``; so are pictures that are no chest films, drawn by
 ``other_pictures.py`` or found in ``--pictures``. ``OUT/quality.json`` holds every film's measures, so that other
 thresholds (``--config``) need no U-Net: ``--again`` reads them from there.
 
-Dice is the mean over both lungs by name, at 256 x 256 pixels, between what the U-Net finds and what was drawn and then
-moved with the film; a lung that is missing on one side counts 0.
+Dice is the mean over both lungs by name, at 256 x 256 pixels, between the U-Net's prediction and the annotation, which
+is moved with the film; a lung that is missing on one side counts 0.
 
 Shapes
     film    uint8 [height, width]
@@ -57,7 +57,7 @@ BATCH = 8
 AS_IT_IS, NO_CHEST = "as it is", "no chest"
 BAD, GOOD = 0.90, 0.95  # Dice: a result to be caught, a result not to be lost
 
-Row = dict[str, Any]  # set, kind, film, dice (None where nothing was drawn), measures
+Row = dict[str, Any]  # set, kind, film, dice (None where nothing was annotated), measures
 
 
 class Sample(NamedTuple):
@@ -68,7 +68,7 @@ class Sample(NamedTuple):
 
 
 def list_samples(arguments: argparse.Namespace) -> list[Sample]:
-    """Every film that is looked at, none read yet."""
+    """Every film that is measured, none read yet."""
     samples: list[Sample] = []
 
     def add(name: str, kind: str, film: str, draw: Callable[..., tuple[np.ndarray, np.ndarray | None]], *given: Any) -> None:
@@ -114,8 +114,8 @@ def draw_picture(kind: str, seed: int) -> tuple[np.ndarray, None]:
     return PICTURES[kind](np.random.default_rng(seed)), None
 
 
-def look_at(samples: Sequence[Sample]) -> Iterator[Row]:
-    """Asks the U-Net about each film and its mirrored copy, and measures."""
+def measure_all(samples: Sequence[Sample]) -> Iterator[Row]:
+    """Predicts each film and its mirrored copy with the U-Net, and measures."""
     members = [load_unet(OWN_UNET)]
     for start in tqdm(range(0, len(samples), BATCH), desc="films", unit="batch", disable=None):
         films = []
@@ -141,7 +141,7 @@ def look_at(samples: Sequence[Sample]) -> Iterator[Row]:
 
 
 def dice_by_name(lungs: dict[int, np.ndarray], labels: np.ndarray) -> float | None:
-    """Mean Dice over the lungs that are drawn or found; None where neither is."""
+    """Mean Dice over the lungs that are annotated or predicted; None where neither is."""
     small = resize_labels(labels, SIDE, SIDE)
     nothing = np.zeros((SIDE, SIDE), bool)
     values = [dice(lungs.get(category, nothing), small == category) for category in CATEGORIES]
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=48, metavar="N", help="films spoilt in each way; default: %(default)s")
     parser.add_argument("--out", type=Path, default=Path("results/quality"), metavar="DIR", help="default: %(default)s")
     parser.add_argument("--config", metavar="FILE", help="whose section quality has the thresholds")
-    parser.add_argument("--again", action="store_true", help="judge the measures of an earlier run in --out anew")
+    parser.add_argument("--again", action="store_true", help="judge the measures of an earlier run in --out again")
     arguments = parser.parse_args(argv)
     config = (load_config(arguments.config) if arguments.config else Config()).quality
     target = arguments.out / "quality.json"
@@ -244,7 +244,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise SystemExit(f"{target}: there is no earlier run; leave out --again, or give its folder as --out")
         rows = json.loads(target.read_text(encoding="utf-8"))["films"]
     else:
-        rows = list(look_at(list_samples(arguments)))
+        rows = list(measure_all(list_samples(arguments)))
     tables = report(rows, config)
     print_report(rows, tables, config)
     command = shlex.join(["scripts/measure_quality.py", *(sys.argv[1:] if argv is None else argv)])

@@ -3,12 +3,12 @@
     python scripts/measure_robustness.py --weights models/*.h5 --data ../shared/data/jsrt
 
 The data are a folder of ``images/NAME.*`` and ``masks/NAME.png``, or a COCO JSON, best of films that no network was
-trained on. ``--count`` of them are looked at as they are and changed in each way of ``CHANGES``, as ``inference.py`` looks
-at them. All changes leave both lungs on the film and in sight: ``spoiled_films.py`` holds those that do not.
+trained on. ``--count`` of them are predicted as they are and changed in each way of ``CHANGES``, as ``inference.py``
+does. All changes leave both lungs on the film and in sight: ``spoiled_films.py`` holds those that do not.
 
 Printed are the mean Dice of each lung, what it differs from that of the same films unchanged, with the interval that holds
 95 % of bootstrap samples, the lowest Dice of a film and how many films have a lung below 0.90. ``OUT/films.csv`` gets a line
-for each look at a film, ``OUT/robustness.json`` the table and the command.
+for each prediction, ``OUT/robustness.json`` the table and the command.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -28,7 +28,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 
 import cv2
 import numpy as np
-from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, look_at_all
+from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, predict_all
 from spoiled_films import Pair, Spoiler, invert, warp
 
 from mask_rcnn.bag.members import InferenceError, load_members
@@ -125,8 +125,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """By kind, of each lung the mean Dice and what it is above or below that of the same films as they are.
 
     Args:
-        rows: as ``look_at_all`` gives them, each film as it is before its changed copies. Looks at films that do not show
-            both lungs count nowhere.
+        rows: as ``predict_all`` gives them, each film as it is before its changed copies. Films that do not show both
+            lungs count nowhere.
     """
     dices: dict[str, list[list[float]]] = {}
     before: dict[str, list[list[float]]] = {}
@@ -172,10 +172,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)
         print(choose_device(arguments.device), flush=True)
-        rows = list(look_at_all(load_members(arguments.weights), records, CHANGES, list(CHANGES)))
+        rows = list(predict_all(load_members(arguments.weights), records, CHANGES, list(CHANGES)))
         tables = summarise(rows)
         if not tables:
-            raise InferenceError(f"{arguments.data}: on none of its {len(records)} films both lungs are drawn")
+            raise InferenceError(f"{arguments.data}: on none of its {len(records)} films both lungs are annotated")
         write_bytes(arguments.out / "films.csv", csv_text(rows).encode("utf-8", "replace"))
         write_json(arguments.out / "robustness.json", {
             "command": shlex.join(["scripts/measure_robustness.py", *(sys.argv[1:] if argv is None else argv)]),

@@ -1,19 +1,19 @@
-"""Measures whether the members' agreement on a film tells that its result is bad, and which threshold its curve suggests.
+"""Measures whether the members' agreement on a film predicts that its result is bad, and which threshold its curve suggests.
 
     python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/shenzhen
     python scripts/measure_uncertainty.py --weights models/*.h5 --data ../shared/data/jsrt --out results/uncertainty_jsrt
 
-The data are a folder of ``images/NAME.*`` and ``masks/NAME.png``, or a COCO JSON. ``--count`` of the films are looked
-at as they are and spoilt in each way of ``spoiled_films.py``, as ``inference.py`` looks at them. A result is a
-failure where the lung that is found worse has Dice below 0.90, a missing one 0, against what was drawn and then moved
+The data are a folder of ``images/NAME.*`` and ``masks/NAME.png``, or a COCO JSON. ``--count`` of the films are
+predicted as they are and spoilt in each way of ``spoiled_films.py``, as ``inference.py`` does. A result is a
+failure where the lung that is found worse has Dice below 0.90, a missing one 0, against what was annotated and then moved
 with the film.
 
 The curve is the ROC of ``film_agreement`` for failures against all other films; the score of the lung that is less
-certain is its rival. Intervals hold 95 % of bootstrap samples, which are drawn of films with all their spoilt copies.
+certain is its rival. Intervals hold 95 % of bootstrap samples, which are sampled of films with all their spoilt copies.
 The threshold in use, ``bag.min_agreement`` of the weights, is judged beside the one that the curve suggests (Youden's J).
 A threshold is chosen on films that the networks may know, and reported on others.
 
-``OUT/films.csv`` gets a line for each look at a film, ``OUT/uncertainty.json`` the tables and the command.
+``OUT/films.csv`` gets a line for each prediction, ``OUT/uncertainty.json`` the tables and the command.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -61,14 +61,14 @@ MEASURES = ("agreement", "score")
 COLUMNS = ("film", "kind", "dice_left", "dice_right", "dice", *MEASURES, "lungs_found")
 SAMPLES = 1000  # of the bootstrap
 
-Row = dict[str, Any]  # by COLUMNS; a Dice is None where the lung is neither drawn nor found
+Row = dict[str, Any]  # by COLUMNS; a Dice is None where the lung is neither annotated nor predicted
 
 
-def look_at_all(
+def predict_all(
     members: Sequence[Member], records: Sequence[FilmRecord], table: Mapping[str, Spoiler], kinds: Sequence[str]
 ) -> Iterator[Row]:
     """The rows of every film, as it is and in each of the ``kinds``; one that cannot be read is named and left out."""
-    with tqdm(total=len(records) * (1 + len(kinds)), desc="films", unit="look", disable=None) as progress:
+    with tqdm(total=len(records) * (1 + len(kinds)), desc="films", unit="prediction", disable=None) as progress:
         for number, record in enumerate(records):
             try:
                 film, labels, _ = read_annotated(record)
@@ -78,12 +78,12 @@ def look_at_all(
                 continue
             if labels.shape != film.shape:
                 labels = resize_labels(labels, *film.shape)
-            yield {"film": record.path.name, "kind": AS_IT_IS} | look_at(members, film, labels)
+            yield {"film": record.path.name, "kind": AS_IT_IS} | predict_film(members, film, labels)
             progress.update()
             for kind in kinds:
-                # Seeded by the kind's place in the table, so that a kind is spoilt alike whichever others are asked for.
+                # Seeded by the kind's place in the table, so that a kind is spoilt alike whichever others are given.
                 rng = np.random.default_rng((number, list(table).index(kind)))
-                yield {"film": record.path.name, "kind": kind} | look_at(members, *table[kind](film, labels, rng))
+                yield {"film": record.path.name, "kind": kind} | predict_film(members, *table[kind](film, labels, rng))
                 progress.update()
 
 
@@ -92,13 +92,13 @@ def evenly(records: Sequence[FilmRecord], count: int) -> list[FilmRecord]:
     return [records[k * len(records) // count] for k in range(count)] if count < len(records) else list(records)
 
 
-def look_at(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> Row:
-    """What ``inference.py`` finds on a film, compared with what is drawn."""
+def predict_film(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> Row:
+    """What ``inference.py`` finds on a film, compared with what is annotated."""
     config = members[0].network.config
     seen = equalise(255 - film if is_inverted(film) else film)
     (detections,) = detect(members, [seen])
     lungs = bag_film(detections, config.bag)
-    if config.laterality != "patient":  # the drawn lungs are the patient's
+    if config.laterality != "patient":  # the annotated lungs are the patient's
         drawn = (len(CATEGORIES) + 1 - drawn) * (drawn > 0)
     nothing = np.zeros(film.shape, bool)
     dices = [dice(lungs[lung].mask if lung in lungs else nothing, drawn == lung) for lung in CATEGORIES]
@@ -114,10 +114,10 @@ def look_at(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray) -> R
 
 
 def report(rows: Sequence[Row], thresholds: dict[str, float]) -> dict[str, Any]:
-    """A summary of each kind, of all together, and of those where no lung is neither drawn nor found.
+    """A summary of each kind, of all together, and of those where no lung is neither annotated nor predicted.
 
-    A film that shows one lung alone is for review whatever the members say of that lung, so the latter summary is what
-    the members' agreement tells by itself. Rows without a Dice, where nothing is drawn or found, count nowhere.
+    A film that shows one lung alone is for review whatever the members predict for that lung, so the latter summary is what
+    the agreement finds by itself. Rows without a Dice, where nothing is annotated or predicted, count nowhere.
     """
     rows = [row for row in rows if row["dice"] is not None]
     kinds = dict.fromkeys(row["kind"] for row in rows)
@@ -127,7 +127,7 @@ def report(rows: Sequence[Row], thresholds: dict[str, float]) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Row], thresholds: dict[str, float]) -> dict[str, Any]:
-    """How many films are failures, how well each measure tells them, and what each threshold catches and costs."""
+    """How many films are failures, how well each measure finds them, and what each threshold catches and costs."""
     dices, agreements = np.array([row["dice"] for row in rows]), np.array([row["agreement"] for row in rows])
     return {
         "films": len(rows),
@@ -214,7 +214,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def argument_parser(text: str | None, out: Path) -> argparse.ArgumentParser:
-    """The options of a command that looks at some films of a set in several ways."""
+    """The options of a command that predicts some films of a set in several ways."""
     parser = argparse.ArgumentParser(description=(text or "").split("\n")[0])
     parser.add_argument("--weights", nargs="+", required=True, metavar="FILE", help="the members of the bag")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR",
@@ -237,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = load_members(arguments.weights)
         if len(members) < 2:
             raise InferenceError(f"{members[0].path}: one network has nobody to agree with; give two or more to --weights")
-        rows = list(look_at_all(members, records, SPOILERS, arguments.kinds))
+        rows = list(predict_all(members, records, SPOILERS, arguments.kinds))
         if not rows:
             raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
         write_bytes(arguments.out / "films.csv", csv_text(rows).encode("utf-8", "replace"))

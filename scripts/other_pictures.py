@@ -1,4 +1,4 @@
-"""Draws pictures that are no frontal chest films: laterals, hands, abdomens, skulls, text pages, patterns, noise.
+"""Renders pictures that are no frontal chest films: laterals, hands, abdomens, skulls, text pages, patterns, noise.
 
 They are rough: enough bone, air and soft tissue in the right places for a U-Net to find "lungs" in.
 

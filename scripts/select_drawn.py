@@ -1,14 +1,15 @@
-"""Copies drawn films, and leaves out those whose drawing takes into a lung what lies between the lungs.
+"""Copies annotated films, and leaves out those whose annotation takes into a lung what lies between the lungs.
 
     python scripts/select_drawn.py --data ../shared/data/shenzhen --unet runs/unet_all.weights.h5 --out runs/drawn
 
-Masks drawn by several hands differ in their convention: some take the heart, or what lies behind it, into the left lung.
-A network that learns from both draws its border between the two. For each lung this measures how much of the drawn mask
-lies on the medial side of what the U-Net finds, row by row; a film is left out where that is more than ``MAX_BEYOND``.
-Nothing is said against a drawing that is smaller than what the U-Net finds, nor on the other sides of a lung: there it is
-mostly the network that is wrong, and has something to learn.
+Masks annotated by several hands differ in their convention: some take the heart, or what lies behind it, into the left
+lung. A network that learns from both puts its border between the two. For each lung this measures how much of the
+annotated mask lies on the medial side of what the U-Net finds, row by row; a film is left out where that is more than
+``MAX_BEYOND``. An annotation that is smaller than the prediction is kept, and so is one that differs on the other sides
+of a lung: there mostly the network is wrong, and has something to learn.
 
-``OUT`` holds ``images/`` and ``masks/`` of the films that are kept, and ``left_out.csv`` with both measures of the others.
+``OUT`` holds ``images/`` and ``masks/`` of the films that are kept, and ``left_out.csv`` with both measures of the
+others.
 
 Shapes
     labels  uint8 [height, width], 0 background, else the category id
@@ -43,7 +44,7 @@ from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_bytes
 
-# Of 565 Shenzhen films 13 % lie above it, which were looked at one by one: below 0.06 the drawing differs in details,
+# Of 565 Shenzhen films 13 % lie above it, which were reviewed one by one: below 0.06 the annotation differs in details,
 # above it a piece of heart, aorta or mediastinum is part of the lung.
 MAX_BEYOND = 0.07
 BATCH = 8

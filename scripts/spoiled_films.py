@@ -139,7 +139,7 @@ def collage(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> P
 
 
 def lateral_like(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Pair:
-    """Both halves laid over each other, as the lungs of a film from the side; no lung can be drawn on it by name.
+    """Both halves laid over each other, as the lungs of a film from the side; no lung can be annotated on it by name.
 
     It stands in for a lateral film, which cannot be made of a frontal one.
     """

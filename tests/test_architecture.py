@@ -26,7 +26,8 @@ FLOORS = (
     {"weights", "dataset", "checks"},
     {"model"},
     {"bag"},
-    {"results", "evaluation", "training"},
+    {"results", "training"},
+    {"evaluation"},
     {"commands"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

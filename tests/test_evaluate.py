@@ -17,13 +17,17 @@ import tiny
 from PIL import Image
 from script import copy_phantoms, load_script
 
-from mask_rcnn.bag.lung import Lung
+from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.config import config_from_dict
 from mask_rcnn.dataset.records import read_annotated
 from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation import predictors
 from mask_rcnn.evaluation.film import LUNGS, dice_moved, error_map, is_right, measure_film
 from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.evaluation.predictors import Finding
+from mask_rcnn.evaluation.report import compare, csv_text, table_lines, write_worst
+from mask_rcnn.evaluation.sets import evaluate, summaries_of
 from mask_rcnn.evaluation.summary import average_precision, bootstrap_intervals, calibration, drawn_offset, summarise
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.files import write_json
@@ -64,19 +68,19 @@ def lungs_of(labels: np.ndarray, score: float = 0.9) -> dict[int, Lung]:
     return {category: Lung(mask, mask_box(mask), score, 1, math.nan) for category, mask in masks.items()}
 
 
-def finder(script: ModuleType, data: Path, change: Callable[[int, np.ndarray], np.ndarray], score: float = 0.9) -> Callable:
+def finder(data: Path, change: Callable[[int, np.ndarray], np.ndarray], score: float = 0.9) -> Callable:
     """Finds the drawn lungs themselves, each film's changed in its own way, in the order of the films."""
     drawn = enumerate([np.asarray(Image.open(path)) for path in sorted((data / "masks").glob("*.png"))])
 
     def find(batch: Sequence[np.ndarray]) -> dict[str, list]:
         lungs = [lungs_of(change(*next(drawn)), score) for _ in batch]
-        return {"network": [script.Finding(of_film, list(of_film.items())) for of_film in lungs]}
+        return {"network": [Finding(of_film, list(of_film.items())) for of_film in lungs]}
 
     return find
 
 
-def evaluated(script: ModuleType, data: Path, change: Callable, **options: Any) -> Any:
-    return script.evaluate(finder(script, data, change), "network", read_records(data, "patient"), **options)
+def evaluated(data: Path, change: Callable, **options: Any) -> Any:
+    return evaluate(finder(data, change), "network", read_records(data, "patient"), **options)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +95,10 @@ def evaluated(script: ModuleType, data: Path, change: Callable, **options: Any) 
     ids=["right", "swapped", "no left lung", "nothing", "larger"],
 )
 def test_measures(
-    script: ModuleType, data: Path, change: Callable, left: float, both: float | None, missed: int, swapped: int,
+    data: Path, change: Callable, left: float, both: float | None, missed: int, swapped: int,
     precision: float,
 ) -> None:
-    kept = evaluated(script, data, change)
+    kept = evaluated(data, change)
     rows = kept.networks["network"].rows
     assert [row["film"] for row in rows] == [path.name for path in sorted((data / "images").glob("*"))]
     for row in rows:
@@ -105,7 +109,7 @@ def test_measures(
         elif not swapped:
             assert row["hd95_px_left"] == row["msd_px_left"] == 0 and row["box_iou_left"] == 1
             assert row["score_left"] == 0.9
-    summary = script.summarise(kept)["network"]
+    summary = summaries_of(kept)["network"]
     assert summary["left"]["dice"]["mean"] == summary["left"]["dice"]["worst"] == left
     assert summary["missed"] == 3 * missed and summary["swapped"] == 3 * swapped
     assert summary["left"]["hd95_px"]["undefined"] == (3 if missed else 0)
@@ -144,8 +148,8 @@ def test_what_is_neither_found_nor_drawn_is_undefined() -> None:
     assert found_too_much["dice_left"] == 0 and math.isnan(found_too_much["box_iou_left"])
 
 
-def test_average_precision_counts_what_is_too_much_and_too_little(script: ModuleType, tmp_path: Path) -> None:
-    kept = evaluated(script, write_rectangles(tmp_path / "data", 2), lambda k, labels: np.roll(labels, 4 * k, axis=1))
+def test_average_precision_counts_what_is_too_much_and_too_little(tmp_path: Path) -> None:
+    kept = evaluated(write_rectangles(tmp_path / "data", 2), lambda k, labels: np.roll(labels, 4 * k, axis=1))
     network = kept.networks["network"]
     precision = average_precision(kept.images, kept.annotations, network.results)
     # One film is perfect; the other's IoU is 2 / 3: above four of the ten thresholds. With one film of two found, COCO
@@ -255,7 +259,7 @@ def runs(mask: np.ndarray) -> dict[str, Any]:
 @pytest.mark.parametrize("segment", [encode_mask, runs, polygons])
 @pytest.mark.parametrize("beside", [True, False])
 def test_a_coco_file_says_the_same_as_a_folder(
-    script: ModuleType, tmp_path: Path, segment: Callable[[np.ndarray], Any], beside: bool
+    tmp_path: Path, segment: Callable[[np.ndarray], Any], beside: bool
 ) -> None:
     folder = write_rectangles(tmp_path / "data", 2)
     dataset: dict[str, Any] = {"categories": [{"id": k, "name": name} for k, name in CATEGORIES.items()]}
@@ -273,8 +277,8 @@ def test_a_coco_file_says_the_same_as_a_folder(
     def shift(k: int, labels: np.ndarray) -> np.ndarray:
         return np.roll(labels, 2 + k, axis=1)
 
-    of_folder = evaluated(script, folder, shift)
-    of_json = script.evaluate(finder(script, folder, shift), "network", read_records(path, "patient"), spacing=9.0)
+    of_folder = evaluated(folder, shift)
+    of_json = evaluate(finder(folder, shift), "network", read_records(path, "patient"), spacing=9.0)
     for from_folder, from_json in zip(of_folder.networks["network"].rows, of_json.networks["network"].rows, strict=True):
         in_mm = {key for key in from_folder if "_mm_" in key}
         assert {k: v for k, v in from_folder.items() if k not in in_mm and v == v} == {
@@ -285,30 +289,30 @@ def test_a_coco_file_says_the_same_as_a_folder(
     assert of_folder.annotations == of_json.annotations
 
 
-def test_spacing_is_that_of_the_drawn_pixels(script: ModuleType, tmp_path: Path) -> None:
+def test_spacing_is_that_of_the_drawn_pixels(tmp_path: Path) -> None:
     folder = write_rectangles(tmp_path / "data", 2)
     (folder / "images" / "00.png").unlink()
     pixels = films.film_of(2 * HEIGHT, 2 * WIDTH)
     films.write_dicom(folder / "images" / "00.dcm", pixels, "MONOCHROME2", 8, PixelSpacing=[0.2, 0.2])
     assert read_annotated(read_records(folder, "patient")[0]).spacing == (0.4, 0.4)
-    kept = evaluated(script, folder, lambda k, labels: np.roll(labels, 4, axis=1), spacing=3.0)
+    kept = evaluated(folder, lambda k, labels: np.roll(labels, 4, axis=1), spacing=3.0)
     assert [row["hd95_mm_both"] for row in kept.networks["network"].rows] == [pytest.approx(4 * 0.4), 4 * 3]
 
 
-def test_pictures_of_the_worst_films(script: ModuleType, tmp_path: Path) -> None:
+def test_pictures_of_the_worst_films(tmp_path: Path) -> None:
     shifts = [0, 5, 1, 9, 2, 8, 3, 7, 4, 6, 0, 10]
-    kept = evaluated(script, write_rectangles(tmp_path / "data", 12), lambda k, labels: np.roll(labels, shifts[k], axis=1))
+    kept = evaluated(write_rectangles(tmp_path / "data", 12), lambda k, labels: np.roll(labels, shifts[k], axis=1))
     (tmp_path / "worst").mkdir()
     for stale in ("01_old.png", "notes.png"):
         (tmp_path / "worst" / stale).touch()
-    script.draw_worst(kept, tmp_path / "worst")
+    write_worst(kept, tmp_path / "worst")
     by_shift = sorted(range(12), key=lambda k: -shifts[k])[:10]
     names = [f"{place:02}_{k:02}.png" for place, k in enumerate(by_shift, start=1)]
     assert sorted(path.name for path in (tmp_path / "worst").iterdir()) == [*names, "notes.png"]
 
     film, drawn, _ = read_annotated(read_records(tmp_path / "data", "patient")[0])
-    plain = script.draw(film, np.zeros_like(drawn), {})
-    outlined, found = script.draw(film, drawn, {}), script.draw(film, drawn, lungs_of(drawn))
+    plain = compare(film, np.zeros_like(drawn), {})
+    outlined, found = compare(film, drawn, {}), compare(film, drawn, lungs_of(drawn))
     assert plain.shape == outlined.shape == found.shape
     left_half = slice(0, plain.shape[1] // 2)
     changed = (outlined[:, left_half] != plain[:, left_half]).any(axis=-1)
@@ -327,27 +331,25 @@ def member(name: str, labels: np.ndarray, probability: float, laterality: str) -
 
 
 @pytest.mark.parametrize("laterality", ["patient", "image"])
-def test_members_are_bagged_both_ways(script: ModuleType, monkeypatch: pytest.MonkeyPatch, laterality: str) -> None:
+def test_members_are_bagged_both_ways(monkeypatch: pytest.MonkeyPatch, laterality: str) -> None:
     drawn = rectangles()
     small = drawn * (np.arange(HEIGHT)[:, None] < 30)
     sides = [labels if laterality == "patient" else (3 - labels) * (labels > 0) for labels in (small, drawn, drawn)]
     members = [member(name, labels, p, laterality) for name, labels, p in zip("abc", sides, (0.9, 0.6, 0.6), strict=True)]
-    monkeypatch.setattr(script, "load_members", lambda patterns: members)
-    monkeypatch.setattr(script, "detect", lambda asked, films, soft: [[one.found for one in asked] for _ in films])
-    find, judged = script.with_mask_rcnns(["*.h5"])
+    monkeypatch.setattr(predictors, "detect", lambda bag, films, soft: [[one.found for one in bag] for _ in films])
+    find, judged = predictors.with_members(members)
     assert judged == "bag by probabilities"
     found = {network: findings[0] for network, findings in find([drawn]).items()}
     assert list(found) == ["a", "b", "c", "bag by votes", "bag by probabilities"]
     for network, expected in (("a", small), ("b", drawn), ("bag by votes", drawn), ("bag by probabilities", small)):
-        labels = script.label_mask(found[network].lungs, drawn.shape)
+        labels = label_mask(found[network].lungs, drawn.shape)
         np.testing.assert_array_equal(labels, expected)
         score_of_left = 0.75 if laterality == "patient" else 0.5
         assert {category: lung.score for category, lung in found[network].detections}[LEFT_LUNG] == score_of_left
         for category, lung in found[network].detections:
             np.testing.assert_array_equal(lung.mask, expected == category)
     assert math.isnan(found["a"].lungs[LEFT_LUNG].agreement) and 0.8 < found["bag by votes"].lungs[LEFT_LUNG].agreement < 1
-    monkeypatch.setattr(script, "load_members", lambda patterns: members[:1])
-    find, judged = script.with_mask_rcnns(["*.h5"])
+    find, judged = predictors.with_members(members[:1])
     assert list(find([drawn])) == [judged] == ["a"]
 
 
@@ -385,16 +387,16 @@ def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pyt
     assert [path.name for path in (tmp_path / "out" / "worst").iterdir()] == [f"01_{Path(names[0]).stem}.png"]
 
 
-def test_the_table_leaves_out_what_is_not_known(script: ModuleType, tmp_path: Path) -> None:
-    find = finder(script, write_rectangles(tmp_path / "data", 2), lambda k, labels: labels, score=math.nan)
-    kept = script.evaluate(find, "network", read_records(tmp_path / "data", "patient"))
-    heading, left, right, both = script.table_lines(script.summarise(kept))
+def test_the_table_leaves_out_what_is_not_known(tmp_path: Path) -> None:
+    find = finder(write_rectangles(tmp_path / "data", 2), lambda k, labels: labels, score=math.nan)
+    kept = evaluate(find, "network", read_records(tmp_path / "data", "patient"))
+    heading, left, right, both = table_lines(summaries_of(kept))
     assert left.split() == ["network", "left", "1.0000", "[1.0000,", "1.0000]", "1.0000", "1.0000", "0.00", "0.00", "0.00",
                             "1.0000"]
     place = heading.index("AP mask")
     assert not right[place:].strip() and both[place:].split() == ["0", "0"] and heading.index("missed") == both.rindex("0  ")
-    assert json.dumps(script.summarise(kept), allow_nan=False)
-    assert "nan" not in script.csv_text(kept)
+    assert json.dumps(summaries_of(kept), allow_nan=False)
+    assert "nan" not in csv_text(kept)
 
 
 def test_what_cannot_be_evaluated_is_said_in_a_line(

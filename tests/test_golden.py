@@ -38,7 +38,7 @@ def make_golden() -> ModuleType:
 @pytest.fixture(scope="module")
 def films(make_golden: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden") / "films"
-    make_golden.draw_films(folder)
+    make_golden.render_films(folder)
     return folder
 
 

@@ -20,7 +20,7 @@ from create_dataset.charts import HEIGHT, WIDTH, histogram, strip, summary
 from create_dataset.command import main
 from create_dataset.report import LEAST_CERTAIN, REPORT, SHEET, choose, groups_of_copies, kind_of_reason
 from create_dataset.sources import Source
-from create_dataset.thumbnails import SIDE, draw_thumbnail
+from create_dataset.thumbnails import SIDE, render_thumbnail
 from mask_rcnn.checks.quality import ACCEPTED, REVIEW
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
@@ -143,7 +143,7 @@ def test_lungs_are_outlined_in_their_colours(inverted: bool, tmp_path: Path) -> 
     lungs[RIGHT_LUNG][100:500, 60:180] = True
     Image.fromarray(255 - film if inverted else film).save(tmp_path / "film.png")
     records = [annotation(0, 0, category, lung) for category, lung in lungs.items()]
-    picture = draw_thumbnail(tmp_path / "film.png", {"inverted": inverted, "lungs": records}).astype(int)
+    picture = render_thumbnail(tmp_path / "film.png", {"inverted": inverted, "lungs": records}).astype(int)
     assert picture.shape == (SIDE, 192, 3)
     scale = SIDE / 600
     for category, column in ((LEFT_LUNG, 300), (LEFT_LUNG, 419), (RIGHT_LUNG, 60), (RIGHT_LUNG, 179)):

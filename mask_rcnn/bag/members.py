@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # the commands import this module before they know whether th
 
 
 class InferenceError(ValueError):
-    """Nothing can be done; the message says why and what would help."""
+    """Nothing can be done; the message gives the reason and the remedy."""
 
 
 class Member(NamedTuple):
@@ -50,7 +50,7 @@ def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[
 
     Args:
         patterns: paths, or glob patterns that no shell has expanded.
-        settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of what the files say; sections ``detection``
+        settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of the files' values; sections ``detection``
             and ``bag``.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What tells a failure: the film's and the lungs' own measures."""
+"""Checks of a result without annotations: measures of the film and of its lungs, and their thresholds."""

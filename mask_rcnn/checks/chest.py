@@ -1,7 +1,7 @@
-"""What a frontal chest film looks like, in a few hundred numbers, and how far a film and its lungs are from that.
+"""A statistical model of the frontal chest film, in a few hundred numbers, and how far a film and its lungs are from it.
 
 ``typical_chest.json`` holds the numbers; ``scripts/fit_chest.py`` learnt them from 1,047 films of adults and children.
-They are means, covariances and weights over all films at 12 x 12 pixels, and no film can be told from them.
+They are means, covariances and weights over all films at 12 x 12 pixels, and no film can be recovered from them.
 
 Shapes
     square     uint8 [256, 256], the film stretched, not equalised

@@ -1,4 +1,4 @@
-"""Whether the lungs found on a film can be trusted: measures of each film, and the verdict that the thresholds draw.
+"""Whether the lungs found on a film can be trusted: measures of each film, and the verdict by the thresholds.
 
 They know nothing of who found the lungs: ``create_dataset.py`` judges its U-Nets by them and ``inference.py`` the bag.
 ``scripts/measure_quality.py`` measures what the checks catch and what they cost.
@@ -58,7 +58,7 @@ def judge(measures: Mapping[str, Any], config: QualityConfig, doubts: Iterable[s
     Args:
         measures: as ``measure_lungs`` gives them, and ``agreement``, which is not judged where it is None.
         config: the thresholds.
-        doubts: what the film's own header says against it.
+        doubts: what the film's header holds against it.
     """
     chest = measures["likeness"]
     if chest < config.reject_likeness:

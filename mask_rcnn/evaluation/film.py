@@ -1,10 +1,10 @@
 """The measures of one film: its predicted lungs beside the annotated ones.
 
 Shapes
-    drawn   uint8 [height, width], the lungs as annotated by hand: 0 background, else the category id
-    mask    bool [height, width], one lung
-    box     (y1, x1, y2, x2) pixels, the lower right corner outside
-    map     float [2, 4, 3]: missed and excess area; quarters from apex to base; medial, middle and lateral third
+    annotated  uint8 [height, width], the lungs as annotated by hand: 0 background, else the category id
+    mask       bool [height, width], one lung
+    box        (y1, x1, y2, x2) pixels, the lower right corner outside
+    map        float [2, 4, 3]: missed and excess area; quarters from apex to base; medial, middle and lateral third
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ COLUMNS = (
     "missed",
     "swapped",
 )
-RIGHT_IOU = 0.75  # of a found mask with the drawn one, from which its score should have been high
+RIGHT_IOU = 0.75  # of a found mask with the annotated one, from which its score should have been high
 
 
 def measure_film(
-    lungs: Mapping[int, Lung], drawn: np.ndarray, spacing: tuple[float, float] | None
+    lungs: Mapping[int, Lung], annotated: np.ndarray, spacing: tuple[float, float] | None
 ) -> dict[str, float]:
     """The ``COLUMNS`` of one film.
 
     A lung that was missed has Dice and IoU 0 and NaN distances; NaN is also what is measured of a lung neither found nor
-    drawn, and every length in millimetres without a spacing.
+    annotated, and every length in millimetres without a spacing.
 
     Args:
-        lungs: as found, disjoint, at the size of the drawn ones.
-        drawn: uint8 [height, width].
+        lungs: as found, disjoint, at the size of the annotations.
+        annotated: uint8 [height, width].
         spacing: millimetres between rows and between columns.
 
     Returns:
         Lengths in pixels, in percent of the film's width and in mm. ``box_iou`` compares the found lung's box with the
-        drawn one's; ``missed`` counts the drawn lungs that were not found; ``swapped`` is 1 where a lung bears the
+        annotated one's; ``missed`` counts the annotated lungs that were not found; ``swapped`` is 1 where a lung bears the
         other's name.
     """
-    found = label_mask(lungs, drawn.shape)
+    found = label_mask(lungs, annotated.shape)
     row: dict[str, float] = {}
-    for lung, pair in zip(LUNGS, [*((found == k, drawn == k) for k in SIDES), (found > 0, drawn > 0)], strict=True):
+    for lung, pair in zip(LUNGS, [*((found == k, annotated == k) for k in SIDES), (found > 0, annotated > 0)], strict=True):
         hd95, msd = surface_distances(*pair)
         if spacing is None:
             hd95_mm = msd_mm = math.nan
@@ -64,61 +64,61 @@ def measure_film(
             hd95_mm, msd_mm = hd95 * spacing[0], msd * spacing[0]
         else:
             hd95_mm, msd_mm = surface_distances(*pair, spacing)
-        of_pair = dice(*pair), iou(*pair), hd95, 100 * hd95 / drawn.shape[1], hd95_mm, msd, msd_mm
+        of_pair = dice(*pair), iou(*pair), hd95, 100 * hd95 / annotated.shape[1], hd95_mm, msd, msd_mm
         row |= {f"{measure}_{lung}": value for measure, value in zip(MEASURES, of_pair, strict=True)}
     for category, side in SIDES.items():
         values = math.nan, math.nan, math.nan
         if category in lungs:
-            lung_found, drawn_box = lungs[category], mask_box(drawn == category)
-            tightness = box_iou(lung_found.box, drawn_box) if any(drawn_box) else math.nan
+            lung_found, annotated_box = lungs[category], mask_box(annotated == category)
+            tightness = box_iou(lung_found.box, annotated_box) if any(annotated_box) else math.nan
             values = tightness, lung_found.score, lung_found.agreement
         row |= {f"{measure}_{side}": value for measure, value in zip(OF_A_LUNG, values, strict=True)}
-    row["missed"] = sum(bool((drawn == k).any() and not (found == k).any()) for k in SIDES)
-    row["swapped"] = int(laterality_swapped(found, drawn))
+    row["missed"] = sum(bool((annotated == k).any() and not (found == k).any()) for k in SIDES)
+    row["swapped"] = int(laterality_swapped(found, annotated))
     return row
 
 
-def error_map(found: np.ndarray, drawn: np.ndarray, category: int) -> np.ndarray:
-    """Where along a lung its errors lie, each in shares of the drawn area: what was missed, and what was found beyond it.
+def error_map(found: np.ndarray, annotated: np.ndarray, category: int) -> np.ndarray:
+    """Where along a lung its errors lie, in shares of the annotated area: what was missed, and what is beyond it.
 
     Args:
-        found, drawn: bool [height, width], the patient's lung of that category; something is drawn.
+        found, annotated: bool [height, width], the patient's lung of that category; something is annotated.
 
     Returns:
-        A map over the drawn lung's box; what lies outside the box counts in the nearest cell.
+        A map over the annotated lung's box; what lies outside the box counts in the nearest cell.
     """
     if category == RIGHT_LUNG:  # whose medial side lies on the image's right
-        found, drawn = found[:, ::-1], drawn[:, ::-1]
-    y1, x1, y2, x2 = mask_box(drawn)
+        found, annotated = found[:, ::-1], annotated[:, ::-1]
+    y1, x1, y2, x2 = mask_box(annotated)
     errors = np.zeros((2, 4, 3))
-    for counts, wrong in zip(errors, (drawn & ~found, found & ~drawn), strict=True):
+    for counts, wrong in zip(errors, (annotated & ~found, found & ~annotated), strict=True):
         rows, columns = np.nonzero(wrong)
         down = np.clip((rows - y1) * 4 // (y2 - y1), 0, 3)
         across = np.clip((columns - x1) * 3 // (x2 - x1), 0, 2)
         np.add.at(counts, (down, across), 1)
-    return errors / np.count_nonzero(drawn)
+    return errors / np.count_nonzero(annotated)
 
 
-def dice_moved(found: np.ndarray, drawn: np.ndarray) -> tuple[np.ndarray, float]:
-    """Dice of a found and the drawn lung, bool [height, width], once the found one is moved by a small step.
+def dice_moved(found: np.ndarray, annotated: np.ndarray) -> tuple[np.ndarray, float]:
+    """Dice of a found and the annotated lung, bool [height, width], once the found one is moved by a small step.
 
     Returns:
         float [5], unmoved and moved to the image's left, right, up and down; and the step in percent of the film's width,
         about half of one but at least a pixel.
     """
-    step = max(1, round(drawn.shape[1] / 200))
+    step = max(1, round(annotated.shape[1] / 200))
     overlaps = (
-        found & drawn,
-        found[:, step:] & drawn[:, :-step], found[:, :-step] & drawn[:, step:],
-        found[step:] & drawn[:-step], found[:-step] & drawn[step:],
+        found & annotated,
+        found[:, step:] & annotated[:, :-step], found[:, :-step] & annotated[:, step:],
+        found[step:] & annotated[:-step], found[:-step] & annotated[step:],
     )  # fmt: skip
-    dices = 2 * np.array([np.count_nonzero(overlap) for overlap in overlaps]) / (found.sum() + drawn.sum())
-    return dices, 100 * step / drawn.shape[1]
+    dices = 2 * np.array([np.count_nonzero(overlap) for overlap in overlaps]) / (found.sum() + annotated.sum())
+    return dices, 100 * step / annotated.shape[1]
 
 
-def is_right(category: int, mask: np.ndarray, drawn: np.ndarray) -> bool:
-    """Whether a found mask has an IoU of ``RIGHT_IOU`` or more with the drawn lung of its category."""
-    return iou(mask, drawn == category) >= RIGHT_IOU
+def is_right(category: int, mask: np.ndarray, annotated: np.ndarray) -> bool:
+    """Whether a found mask has an IoU of ``RIGHT_IOU`` or more with the annotated lung of its category."""
+    return iou(mask, annotated == category) >= RIGHT_IOU
 
 
 def coco_result(image_id: int, category: int, lung: Lung) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Shapes
     box     (y1, x1, y2, x2) pixels, the lower right corner outside
 
 A measure that is undefined, as overlap is where both masks are empty, is NaN: a 1 would reward a film for
-showing nothing. Average with ``np.nanmean`` and say how many films were undefined.
+showing nothing. Average with ``np.nanmean`` and report how many films were undefined.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def surface_distances(
             point of the other (ranked as by Huttenlocher, Klanderman and Rucklidge, IEEE PAMI 15, 1993).
         mean: of those distances, over the points of both outlines (average symmetric surface distance;
             Heimann et al., IEEE TMI 28, 2009).
-        Both are NaN where a mask is empty: Dice says that the lung was missed, no distance can.
+        Both are NaN where a mask is empty: Dice shows that the lung was missed, no distance can.
     """
     mask_a, mask_b = mask_a.astype(bool), mask_b.astype(bool)
     if not mask_a.any() or not mask_b.any():
@@ -78,9 +78,9 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 
 def laterality_swapped(found_labels: np.ndarray, true_labels: np.ndarray) -> bool:
-    """Whether a found lung shares more pixels with the other drawn lung than with its namesake."""
+    """Whether a found lung shares more pixels with the other annotated lung than with its namesake."""
     for lung, other in ((LEFT_LUNG, RIGHT_LUNG), (RIGHT_LUNG, LEFT_LUNG)):
-        drawn = true_labels[found_labels == lung]
-        if np.count_nonzero(drawn == other) > np.count_nonzero(drawn == lung):
+        annotated = true_labels[found_labels == lung]
+        if np.count_nonzero(annotated == other) > np.count_nonzero(annotated == lung):
             return True
     return False

@@ -1,4 +1,4 @@
-"""How well a measure foretells failures.
+"""How well a measure predicts failures.
 
 Shapes
     failures, others  float [n], [m], a measure of films whose result is bad, and of the others
@@ -13,7 +13,7 @@ def roc_area(failures: np.ndarray, others: np.ndarray) -> float:
     """The area under the ROC curve of a measure that is to be low for failures; NaN where there are none, or no others.
 
     It is the probability that a failure has the lower value of the two, a tie counted half (Hanley and McNeil, Radiology
-    143, 1982): 1 separates them, 0.5 tells nothing.
+    143, 1982): 1 separates them, 0.5 is chance.
 
     Args:
         failures: float [n], the measure of the failures.
@@ -27,7 +27,7 @@ def roc_area(failures: np.ndarray, others: np.ndarray) -> float:
 
 
 def youden_threshold(failures: np.ndarray, others: np.ndarray) -> float:
-    """Below which value a measure tells failures from others best; NaN where there are none of either.
+    """The threshold of a measure that separates failures from others best; NaN where there are none of either.
 
     It has the greatest share of failures below it less the share of others (Youden's J, Cancer 3, 1950), lies in the
     middle between two values, and is the lowest of several that are as good.

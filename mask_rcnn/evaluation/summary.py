@@ -23,10 +23,10 @@ RESAMPLES, LEVEL = 2000, 0.95  # of the bootstrap
 
 
 def drawn_offset(moved: Sequence[tuple[np.ndarray, float]]) -> dict[str, float] | None:
-    """How far the drawn lungs of a set lie beside those that are found: the one move of all found lungs that fits best.
+    """How far the annotations of a set are offset from the predictions: the one move of all predictions that fits best.
 
-    Drawings that were reduced in size otherwise than their films, as by taking every n-th pixel, lie half a pixel beside
-    them. The mean Dice is taken for a parabola of the move.
+    Masks that were reduced in size otherwise than their films, as by taking every n-th pixel, are offset by half a pixel.
+    The mean Dice is taken for a parabola of the move.
 
     Args:
         moved: of every lung what ``dice_moved`` gives.
@@ -79,12 +79,12 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def bootstrap_intervals(values: np.ndarray, seed: int = 0) -> np.ndarray:
     """Percentile intervals of the means over films (Efron and Tibshirani, An introduction to the bootstrap, 1993, ch. 13).
 
-    Films are drawn with replacement ``RESAMPLES`` times, the same ones for all measures and, of equally many films, for
+    Films are sampled with replacement ``RESAMPLES`` times, the same ones for all measures and, of equally many films, for
     every network. They count as independent: where a patient has several films, the intervals are too narrow.
 
     Args:
         values: float [films, measures]; the mean is over the films that have one.
-        seed: of the draws.
+        seed: of the samples.
 
     Returns:
         float [2, measures]: the lower and upper ends of the ``LEVEL`` intervals; NaN where no film has a value.
@@ -93,10 +93,10 @@ def bootstrap_intervals(values: np.ndarray, seed: int = 0) -> np.ndarray:
     defined = ~np.isnan(values)
     filled, counted = np.where(defined, values, 0.0), defined.astype(np.float64)
     means = []
-    for _ in range(0, RESAMPLES, 100):  # how often each film was drawn: all at once would be gigabytes of many films
-        draws = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), 100).astype(np.float64)
-        count = draws @ counted
-        means.append(np.where(count > 0, draws @ filled / np.maximum(count, 1), np.nan))
+    for _ in range(0, RESAMPLES, 100):  # how often each film is sampled: all at once would be gigabytes of many films
+        samples = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), 100).astype(np.float64)
+        count = samples @ counted
+        means.append(np.where(count > 0, samples @ filled / np.maximum(count, 1), np.nan))
     resampled = np.concatenate(means)
     ends = np.full((2, values.shape[1]), np.nan)
     known = defined.any(axis=0)
@@ -136,12 +136,12 @@ def average_precision(
 
     Args:
         images: COCO's records, of all films.
-        annotations: the drawn lungs.
+        annotations: the annotated lungs.
         results: the found ones, as ``coco_result`` gives them.
 
     Returns:
         For ``mask`` and ``box``: ``ap``, the mean over IoU thresholds 0.50, 0.55, ..., 0.95, ``ap50`` and ``ap75``. None
-        where no lung is drawn or the results have no scores.
+        where no lung is annotated or the results have no scores.
     """
     if not annotations or any(math.isnan(result["score"]) for result in results):
         return None
@@ -149,16 +149,16 @@ def average_precision(
         return {kind: {"ap": 0.0, "ap50": 0.0, "ap75": 0.0} for kind in ("mask", "box")}
     precisions = {}
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress line by line
-        drawn = COCO()
-        drawn.dataset = new_dataset("patient", {}) | {"images": list(images), "annotations": list(annotations)}
-        drawn.createIndex()
-        found = drawn.loadRes(list(results))
+        annotated = COCO()
+        annotated.dataset = new_dataset("patient", {}) | {"images": list(images), "annotations": list(annotations)}
+        annotated.createIndex()
+        found = annotated.loadRes(list(results))
         for kind, name in (("mask", "segm"), ("box", "bbox")):
-            run = COCOeval(drawn, found, name)
+            run = COCOeval(annotated, found, name)
             run.params.areaRng, run.params.areaRngLbl = [[0, 1e10]], ["all"]
             run.evaluate()
             run.accumulate()
-            # [thresholds, recalls, categories, areas, most detections]; -1 of a lung that is drawn nowhere.
+            # [thresholds, recalls, categories, areas, most detections]; -1 of a lung that is annotated nowhere.
             of_lungs = run.eval["precision"][..., 0, -1]
             precisions[kind] = of_lungs[:, :, (of_lungs >= 0).all(axis=(0, 1))].mean(axis=(1, 2))
     return {

@@ -1,4 +1,4 @@
-"""How a lung is drawn into a film, the same in every picture that the commands make.
+"""Colours and outlines of the lungs, the same in every picture that the commands render.
 
 Shapes
     picture  uint8 [height, width, 3], RGB
@@ -12,7 +12,7 @@ import numpy as np
 
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
-# Orange and blue of Okabe and Ito's palette (Color Universal Design, 2008): told apart by every kind of colour vision.
+# Orange and blue of Okabe and Ito's palette (Color Universal Design, 2008): distinct in every kind of colour vision.
 LUNG_COLOURS = {LEFT_LUNG: (0xE6, 0x9F, 0x00), RIGHT_LUNG: (0x00, 0x72, 0xB2)}
 
 LEGENDS = {  # by laterality

@@ -1,4 +1,4 @@
-"""Pictures to check a result by: the film, and beside it the same film with its lungs drawn in.
+"""Pictures to check a result by: the film, and beside it the same film with its lungs marked.
 
 Shapes
     film     uint8 [height, width], grey, bones white
@@ -32,8 +32,8 @@ def overlay(
 
     Args:
         film: uint8 [height, width].
-        labels: uint8 [height, width], drawn as tint and outline.
-        lungs: by category id, drawn as box and name; empty where there are only labels.
+        labels: uint8 [height, width], rendered as tint and outline.
+        lungs: by category id, rendered as box and name; empty where there are only labels.
         laterality: ``patient`` or ``image``, for the legend.
 
     Returns:
@@ -44,13 +44,13 @@ def overlay(
     height, width = (max(1, round(side * scale)) for side in film.shape)
     shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     plain = cv2.cvtColor(cv2.resize(film, (width, height), interpolation=shrinks), cv2.COLOR_GRAY2RGB)
-    drawn = plain.copy()
+    marked = plain.copy()
     for category in CATEGORIES:
         lung = (labels == category).astype(np.uint8) * 255
         lung = cv2.resize(lung, (width, height), interpolation=shrinks) >= 128
-        colour = np.full_like(drawn, LUNG_COLOURS[category])
-        cv2.copyTo(cv2.addWeighted(drawn, 1 - OPACITY, colour, OPACITY, 0), lung.view(np.uint8), drawn)
-        outline_lung(drawn, lung, category)
+        colour = np.full_like(marked, LUNG_COLOURS[category])
+        cv2.copyTo(cv2.addWeighted(marked, 1 - OPACITY, colour, OPACITY, 0), lung.view(np.uint8), marked)
+        outline_lung(marked, lung, category)
 
     header = round(1.8 * FONT_SIZE)
     picture_width = max(2 * width + 3 * GAP, MIN_WIDTH)
@@ -58,7 +58,7 @@ def overlay(
     left = (picture_width - 2 * width - GAP) // 2
     corner = (left + width + GAP, header)
     picture.paste(Image.fromarray(plain), (left, header))
-    picture.paste(Image.fromarray(drawn), corner)
+    picture.paste(Image.fromarray(marked), corner)
     pen = ImageDraw.Draw(picture)
     _write_legend(pen, picture_width, header, laterality)
     font = ImageFont.load_default(FONT_SIZE)
@@ -104,6 +104,6 @@ def _write_name(
     above, below = box[1] - height, box[3] + 1
     y = above if above >= film[1] else below if below + height <= film[3] else box[1]
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    # Black on orange 9:1, white on blue 5:1: both above what WCAG 2.1 asks of small text.
+    # Black on orange 9:1, white on blue 5:1: both above the 4.5:1 of WCAG 2.1 for small text.
     ink = (0, 0, 0) if sum(colour) > 340 else (255, 255, 255)
     pen.text((x + 4, y + height // 2), name, ink, font, anchor="lm")

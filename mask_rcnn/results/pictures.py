@@ -17,7 +17,7 @@ from mask_rcnn.lungs import CATEGORIES
 
 
 def label_png(labels: np.ndarray, laterality: str) -> bytes:
-    """A label mask as grey PNG, whose text chunks say what the labels are."""
+    """A label mask as grey PNG, whose text chunks name the labels."""
     note = PngInfo()
     note.add_text("labels", ", ".join(f"{category} {name}" for category, name in CATEGORIES.items()))
     note.add_text("laterality", laterality)

@@ -1,7 +1,7 @@
-"""A film's record: all that the tables say of it, a line of the journal.
+"""A film's record: all that the tables hold of it, a line of the journal.
 
 COCO results and measurements are made of records alone, so a stopped run loses the films at hand and nothing else. Whether a
-film is for review is judged anew from its record's measures, so that thresholds can change.
+film is for review is judged again from its record's measures, so that thresholds can change.
 
 Shapes
     labels  uint8 [height, width], 0 background, else the category id
@@ -31,7 +31,7 @@ KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "
 
 
 def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
-    """All that the tables say of a film, fit for JSON.
+    """All that the tables hold of a film, fit for JSON.
 
     Args:
         film: as it was read; an inverted one has black bones in its file, a turned one lies otherwise there.
@@ -75,7 +75,7 @@ def _rounded(value: float) -> float | None:
 
 
 def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreement: float) -> list[str]:
-    """Why a person should look at a film's result; empty where nothing speaks against it.
+    """Why a person should review a film's result; empty where there is no reason.
 
     Args:
         record: as ``film_record`` makes it.

@@ -33,7 +33,7 @@ COLUMNS = (
 def coco_results(record: Mapping[str, Any], image_id: int, reasons: Sequence[str]) -> list[dict[str, Any]]:
     """A film's entries in the COCO results list; the box is tight around the bagged mask.
 
-    ``review`` and ``reasons``, the film's own, stand beside what COCO asks for.
+    ``review`` and ``reasons``, the film's own, stand beside the fields of COCO.
     """
     return [
         {

@@ -17,7 +17,7 @@ except ImportError:  # Windows
 
 
 class RunError(ValueError):
-    """A run that cannot begin or go on; the message says why and what would help."""
+    """A run that cannot begin or go on; the message gives the reason and the remedy."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def set_aside(folder: Path, names: Iterable[str]) -> Path | None:
     Args:
         folder: of the run.
         names: files and folders relative to it, with forward slashes; those that are not there are passed over. The last
-            one is moved last: what says that there is something to move has to outlive a kill meanwhile.
+            one is moved last: the file that shows that there is something to move has to outlive a kill meanwhile.
 
     Returns:
         The dated folder; None where there was nothing to move.

@@ -162,7 +162,7 @@ class Journal:
         )  # fmt: skip
 
     def _new_label(self, root: Path) -> str:
-        """The root's name, with as many of the folders above as tell it from other roots'."""
+        """The root's name, with as many of the folders above as make it unique among the roots'."""
         taken = {*self._roots, *self._labels.values()}
         names = ["/".join(root.parts[-count:]).strip("/") or "films" for count in range(1, len(root.parts) + 1)]
         names += [f"{names[-1]} {number}" for number in range(2, len(taken) + 3)]
@@ -176,7 +176,7 @@ class Journal:
                 continue
             try:
                 version = file_version(film.path)
-            except OSError:  # gone meanwhile: reading it will say so
+            except OSError:  # gone meanwhile: reading it will fail with the reason
                 version = []
             if version != place.version:
                 if self._is_unchanged(film.path, place):

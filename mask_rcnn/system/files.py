@@ -23,7 +23,7 @@ def replacing_path(path: Path, ending: str = "") -> Iterator[Path]:
 
     Args:
         path: whatever its name; the temporary file has a short one of its own.
-        ending: of the temporary name, for writers that look at it.
+        ending: of the temporary name, for writers that choose the format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.parent / f"{_partials_of(path)}{secrets.token_hex(12)}{ending}"
@@ -38,7 +38,7 @@ def replacing_path(path: Path, ending: str = "") -> Iterator[Path]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of ``path`` when the block ends, as ``replacing_path`` says."""
+    """A file to write to, which takes the place of ``path`` when the block ends, as with ``replacing_path``."""
     with replacing_path(path) as partial, partial.open("xb") as file:
         yield file
 

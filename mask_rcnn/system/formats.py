@@ -1,6 +1,6 @@
 """The formats of the files that the program writes, and what it does with files of other formats.
 
-Every file that outlives a run says its format, a whole number, and the version of the program that wrote it. Older formats
+Every file that outlives a run holds its format, a whole number, and the version of the program that wrote it. Older formats
 are read as what they are; a newer one may mean anything, and is refused.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from mask_rcnn.version import __version__
 
-# Format 1 of each is what was written before files said their format.
+# Format 1 of each is what was written before files held their format.
 JOURNAL_FORMAT = 2  # films by relative keys, with the digest of their files; format 1 is not gone on with
 RUN_FORMAT = 2  # of inference's run.json
 
@@ -21,12 +21,12 @@ class FormatError(ValueError):
 
 
 def stamp(number: int) -> dict[str, Any]:
-    """What a file of this format says of itself."""
+    """The format and program of a file, for its head."""
     return {"format": number, "program": __version__}
 
 
 def check_format(path: str | Path, found: Any, newest: int, kind: str) -> int:
-    """The format of a file, which says ``found`` or, before formats were said, nothing.
+    """The format of a file, which holds ``found`` or, in old files, no format.
 
     Raises:
         FormatError: it is newer than ``newest``, or no whole number from 1.

@@ -39,5 +39,5 @@ def _means_it(error: BaseException) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, MemoryError) or any(kind.__name__ in _CLASSES for kind in type(error).__mro__):
         return True
-    # Errors of values and keys quote files and keys, whose names may say anything.
+    # Errors of values and keys quote files and keys, whose names may hold any text.
     return not isinstance(error, (ValueError, LookupError)) and any(phrase in str(error) for phrase in _PHRASES)

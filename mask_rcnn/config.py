@@ -110,6 +110,7 @@ class DataConfig:
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
     patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" lets table and names tell
+    held_out: str = ""  # a list of films that are never learnt from, such as configs/held_out.csv; see dataset/held_out.py
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from create_dataset.lungs import fill_holes
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.held_out import HeldOut, read_held_out
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.radiograph import read_film
@@ -52,14 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--unet", type=Path, required=True, metavar="FILE")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--held-out", type=Path, metavar="CSV", help="films that are not learnt from and need no heart")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--margin", type=float, default=0.02, help="share of the side by which hearts are widened")
     arguments = parser.parse_args(argv)
     try:
         unet = load_unet(arguments.unet)
+        held_out = read_held_out(arguments.held_out) if arguments.held_out else HeldOut([])
         todo = [
             (record.path, path) for folder in arguments.data for record in read_records(folder, "patient")
-            if not (path := arguments.out / folder.name / f"{record.path.stem}.png").is_file()
+            if not held_out.why(record.path)
+            and not (path := arguments.out / folder.name / f"{record.path.stem}.png").is_file()
         ]
     except (WeightsError, DatasetError) as error:
         print(f"find_hearts: {error}", file=sys.stderr)

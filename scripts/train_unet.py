@@ -50,6 +50,7 @@ from mask_rcnn.weights.checkpoint import ENDING, halve
 STRENGTHS = AugmentationConfig(rotation=6, scale=0.12, shift=0.05, shading=0.08, noise=0.05, apparatus=0.3, flip=0.5)
 WHOLE = (0, 0, SIDE, SIDE)  # the window of a film that was stretched to the square
 FAILED = 0.9  # Dice of a lung
+MOMENTUM = 0.95  # of the moving statistics: at Keras's 0.99 those of the weights to start from would outlast short epochs
 
 
 class Batches(keras.utils.PyDataset):
@@ -61,15 +62,22 @@ class Batches(keras.utils.PyDataset):
     ) -> None:
         super().__init__(workers=1)
         self.films, self.per_epoch, self.strengths = films, per_epoch, strengths
-        self.batch, self.seed, self.epoch = batch, seed, first_epoch
+        self.batch, self.seed, self.epoch, self._begun = batch, seed, first_epoch, False
         self.sources = [film.source for film in films]
-        self.on_epoch_begin()
+        self.order = self._order()
+
+    def _order(self) -> np.ndarray:
+        return films_of_epoch(self.sources, self.per_epoch, self.epoch, self.seed)
 
     def on_epoch_begin(self) -> None:
-        self.order = films_of_epoch(self.sources, self.per_epoch, self.epoch, self.seed)
+        self._begun = True
 
     def on_epoch_end(self) -> None:
-        self.epoch += 1
+        # Moved on here, since Keras makes the first batches of an epoch before it reports its beginning. It reports an end
+        # once before there was a beginning.
+        if self._begun:
+            self.epoch, self._begun = self.epoch + 1, False
+            self.order = self._order()
 
     def __len__(self) -> int:
         return len(self.order) // self.batch
@@ -157,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--beside", type=float, default=0.0, help="probability of air, an arm or an edge beside the chest")
+    parser.add_argument("--flip", type=float, default=STRENGTHS.flip, help="probability of a mirrored film")
     parser.add_argument("--ill", type=float, default=0.0, help="probability of opaque lungs, gas below a diaphragm, tubes")
     parser.add_argument("--holdout", type=float, default=0.08, help="share of the patients that the best epoch is chosen by")
     parser.add_argument("--choose-by", type=int, default=1000, metavar="FILMS", help="of each source, at most")
@@ -180,9 +189,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first_epoch == 0 and arguments.run.exists():
         shutil.rmtree(arguments.run)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    strengths = dataclasses.replace(STRENGTHS, beside=arguments.beside, ill=arguments.ill)
+    strengths = dataclasses.replace(STRENGTHS, beside=arguments.beside, ill=arguments.ill, flip=arguments.flip)
     batches = Batches(films, dict(arguments.per_epoch), strengths, arguments.batch, arguments.seed, first_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(arguments.learning_rate, arguments.epochs * len(batches))
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     model.compile(keras.optimizers.Adam(schedule), cross_entropy_and_dice)
 
     class Keep(keras.callbacks.Callback):
@@ -210,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             batches,
             epochs=arguments.epochs,
             initial_epoch=first_epoch,
+            shuffle=False,  # the batches are in their order already; Keras's own would not be the same after a stop
             callbacks=[Keep(), keras.callbacks.TerminateOnNaN()],
             verbose=2,
         )

@@ -122,6 +122,7 @@ class Films:
     """The films of a config's sources, read once for all members."""
 
     def __init__(self, config: Config) -> None:
+        from mask_rcnn.dataset.held_out import read_held_out
         from mask_rcnn.dataset.sources import read_records
         from mask_rcnn.dataset.split import split_records, split_report
         from mask_rcnn.dataset.training_films import join_copies, load_films
@@ -130,6 +131,11 @@ class Films:
         sources = dict.fromkeys(str(Path(source)) for source in config.data.sources)
         records = [record for source in sources
                    for record in read_records(source, config.laterality, config.data.patient_pattern)]
+        if config.data.held_out:
+            held_back = read_held_out(config.data.held_out)
+            learnt = [record for record in records if not held_back.why(record.path)]
+            print(f"{config.data.held_out}: {len(records) - len(learnt)} of {len(records)} films are not learnt from")
+            records = learnt
         # Only of films in memory is it known which are copies; none may stand on both sides.
         films = join_copies(load_films(records, config.network.image_size))
         self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}

@@ -48,11 +48,12 @@ from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import writable, write_json
 from mask_rcnn.system.formats import FormatError
 from mask_rcnn.system.progress import progress, warn
+from mask_rcnn.system.shipped import shipped_unet
 
 if TYPE_CHECKING:
     import keras
 
-OWN_UNET = Path(__file__).resolve().parent.parent / "models" / "unet" / "efficientnetb0.weights.h5"
+OWN_UNET = shipped_unet()
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
 RESULTS = (DATASET, TABLE, REPORT, LEGACY)  # in OUT, beside the journal
 BATCH = 4

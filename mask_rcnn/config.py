@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mask_rcnn.system import strict_yaml
+from mask_rcnn.system.shipped import shipped_configs
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+CONFIG_FOLDER = shipped_configs()
 
 # Bottleneck blocks in stages 2 to 5 (He et al., Deep Residual Learning, CVPR 2016, table 1; 26 is two in each).
 RESNET_BLOCKS = {

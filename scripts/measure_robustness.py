@@ -24,8 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
 import cv2
 import numpy as np
 from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, predict_all

@@ -22,11 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms" / "images"
 SIDES = (512, 1024, 2000)  # pixels: of the films' long sides
 

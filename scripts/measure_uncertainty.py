@@ -31,8 +31,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
 import numpy as np
 from spoiled_films import SPOILERS, Spoiler
 from tqdm import tqdm

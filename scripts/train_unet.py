@@ -27,7 +27,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import h5py
 import keras

@@ -65,7 +65,7 @@ def read_head(path: Path) -> bytes:
         raise FilmError(path, reason, "check its permissions or copy it again") from error
 
 
-def check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: str | Path, width: int, height: int) -> None:
     """Raises a FilmError for more than ``MAX_PIXELS``."""
     if width * height > MAX_PIXELS:
         raise FilmError(

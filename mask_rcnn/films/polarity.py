@@ -38,6 +38,12 @@ def is_inverted(film: np.ndarray) -> bool:
     return contrasts[0] < -max(_LEAST_CONTRAST, *contrasts)
 
 
+def with_white_bones(film: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The film, inverted where ``is_inverted`` says so, and whether it was."""
+    inverted = is_inverted(film)
+    return (255 - film if inverted else film), inverted
+
+
 def _contrast(coarse: np.ndarray) -> float:
     """How much brighter bone and soft parts are than air, -2 to 2."""
     spine, belly, lungs, air = (float(coarse[part].mean()) for part in (_SPINE, _BELLY, _LUNGS, _AIR))

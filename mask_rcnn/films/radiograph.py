@@ -40,10 +40,15 @@ def read_radiograph(path: str | Path) -> Radiograph:
     """
     path = Path(path)
     film = Radiograph(*read_dicom(path)) if is_dicom(path, read_head(path)) else Radiograph(read_image(path), None)
-    if min(film.pixels.shape) < MIN_SIDE:
-        height, width = film.pixels.shape
-        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
+    check_sides(path, film.pixels)
     return film
+
+
+def check_sides(path: str | Path, film: np.ndarray) -> None:
+    """Raises a FilmError for fewer than ``MIN_SIDE`` pixels a side."""
+    height, width = film.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
 
 
 def read_film(path: str | Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import cv2
 
 from mask_rcnn.films.images import FilmError, in_one_line
-from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.polarity import with_white_bones
 from mask_rcnn.films.radiograph import Radiograph, read_radiograph
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.system.files import digest_of, file_version
@@ -66,10 +66,8 @@ def read_once(path: Path) -> ReadFilm:
     digest = digest_of(path)
     if file_version(path) != version:
         raise FilmError(path, "changed while it was read", "the same command reads it again")
-    inverted = is_inverted(radiograph.pixels)
-    if inverted:
-        radiograph = radiograph._replace(pixels=255 - radiograph.pixels)
-    return ReadFilm(radiograph, inverted, version, digest)
+    pixels, inverted = with_white_bones(radiograph.pixels)
+    return ReadFilm(radiograph._replace(pixels=pixels), inverted, version, digest)
 
 
 def work_through(

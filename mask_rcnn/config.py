@@ -106,6 +106,7 @@ class DataConfig:
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
     patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" goes by table and names
+    held_out: str = ""  # a list of films that are never learnt from, such as configs/held_out.csv; see dataset/held_out.py
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class AugmentationConfig:
     noise: float = 0.0  # grain, share of the grey range
     apparatus: float = 0.0  # probability of tubes, leads, letters and the like
     beside: float = 0.0  # probability of air, an arm or an unexposed edge beside the chest
+    ill: float = 0.0  # probability of opaque lungs, gas below a diaphragm, tubes where they are put; see dataset/illness.py
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 

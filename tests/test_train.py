@@ -22,6 +22,7 @@ import pytest
 import yaml
 from lines import problems
 from PIL import Image
+from script import copy_phantoms
 
 from mask_rcnn.commands import train as train_command
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
@@ -497,3 +498,24 @@ def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest
     assert [seed for seed, _ in shown] == [6, 7, 8]
     for (_, one), (_, other) in itertools.combinations(shown, 2):
         assert not np.array_equal(one, other)
+
+
+def test_films_that_are_held_out_are_not_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copy_phantoms(tmp_path / "openist", 6)
+    names = [path.name for path in sorted((folder / "images").glob("*"))]
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text(f"set,file,why\nopenist,images/{names[1]},held\nopenist,images/{names[4]},copy\n")
+    config = config_from_dict({**TINY, "data": {"sources": [str(folder)], "held_out": str(held_out)}})
+    films = Films(config)
+    read = [record.path.name for record in films.read]
+    assert sorted(read) == [names[k] for k in (0, 2, 3, 5)]
+    assert f"{held_out}: 2 of 6 films are held out" in capsys.readouterr().out
+    shown = [*films.of_member(1), *films.validation]
+    assert {film.record.path.name for film in shown} <= set(read)
+
+
+def test_a_list_of_films_that_is_not_there_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "tiny.yaml", data={"held_out": str(tmp_path / "absent.csv")})
+    assert train_command.main(command_in(tmp_path, config)) == 1
+    error = capsys.readouterr().err
+    assert "absent.csv: not readable as a table" in error and "make it with scripts/hold_out.py" in error

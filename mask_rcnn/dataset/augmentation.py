@@ -1,4 +1,4 @@
-"""Random changes to a training film: another pose, build, crop, exposure, apparatus or what lies beside the chest.
+"""Random changes to a training film: another pose, build, crop, exposure, illness, apparatus or what lies beside the chest.
 
 Shapes
     film    uint8 [side, side], grey, equalised and fitted to the square, zeros outside its window
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.config import AugmentationConfig
+from mask_rcnn.dataset.illness import make_ill
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
@@ -56,7 +57,10 @@ def augment(
     equips = rng.random() < strengths.apparatus
     # No draw where it is off, so that configs older than it still give the films they gave.
     surrounds = strengths.beside > 0 and rng.random() < strengths.beside
-    changes = moves or shades or equips or surrounds
+    is_ill = strengths.ill > 0 and rng.random() < strengths.ill
+    changes = moves or shades or equips or surrounds or is_ill
+    if is_ill:
+        film, labels = make_ill(film, labels, rng)
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
     elif changes:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mask_rcnn.config import Config
+from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records, split_report
@@ -26,6 +27,11 @@ class Films:
         with step("reading films"):
             records = [record for source in sources
                        for record in read_records(source, config.laterality, config.data.patient_pattern)]
+            if config.data.held_out:
+                held_back = read_held_out(config.data.held_out)
+                kept = [record for record in records if not held_back.why(record.path)]
+                inform(f"{config.data.held_out}: {len(records) - len(kept)} of {len(records)} films are held out")
+                records = kept
             # Only of films in memory is it known which are copies; none may stand on both sides.
             films = join_copies(load_films(records, config.network.image_size))
         self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}

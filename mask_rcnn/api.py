@@ -43,7 +43,7 @@ from mask_rcnn.results.overlay import overlay
 from mask_rcnn.results.records import result_record, review_reasons
 from mask_rcnn.results.tables import COLUMNS, measurements
 from mask_rcnn.system.backend import import_keras
-from mask_rcnn.system.shipped import shipped_members
+from mask_rcnn.system.shipped import shipped_members, shipped_unet
 
 if TYPE_CHECKING:
     from mask_rcnn.model import Prediction
@@ -253,16 +253,20 @@ def build_dataset(
         ValueError: an argument, a path or a file cannot be used; the message names it.
         OSError: ``out`` cannot be written.
     """
-    from create_dataset import command
+    from create_dataset import run
+    from create_dataset.assemble import DATASET
+    from create_dataset.members import find_unets
 
     if laterality not in ("patient", "image"):
         raise ValueError(f"laterality must be patient or image, not {laterality!r}")
-    argv = ["--src", *_paths(src), "--out", os.fspath(out), "--laterality", laterality]
-    argv += ["--unet", *_paths(unet)] if _paths(unet) else []
-    argv += [f"--set={setting}" for setting in settings]
-    if command.create_dataset(command.parse(argv), shlex.join(["mask_rcnn.build_dataset", *argv])):
+    thresholds = apply_settings(Config(), settings, ["quality"]).quality
+    unets = find_unets(_paths(unet) if unet else [shipped_unet()])
+    found = run.find_sources(_paths(src), Path(out))
+    if not found.films:
         raise DatasetError(f"{', '.join(_paths(src))}: no film of it could be used; see the lines above")
-    return Path(out) / command.DATASET
+    command = shlex.join(["mask_rcnn.build_dataset", *_paths(src)])
+    print(*run.create_dataset(found, unets, run.Settings(Path(out), laterality, thresholds, command=command)), sep="\n")
+    return Path(out) / DATASET
 
 
 def _paths(given: str | Path | Sequence[str | Path]) -> list[str]:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import naive
 import numpy as np
 import pytest
 from PIL import Image
 
-from mask_rcnn.commands.train import Films
 from mask_rcnn.config import AugmentationConfig, Config, config_from_dict
 from mask_rcnn.dataset import augmentation, legacy
 from mask_rcnn.dataset.augmentation import augment, move, shade, surround
@@ -30,7 +30,8 @@ from mask_rcnn.films.radiograph import read_film, read_labels
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.files import write_json
-from mask_rcnn.utils import apply_box_deltas, compute_overlaps, denorm_boxes, mask_box, match_anchors, mold_film
+from mask_rcnn.training.films import Films
+from mask_rcnn.utils import compute_overlaps, denorm_boxes, mask_box, match_anchors, mold_film
 
 # pycocotools 2.0.11 does not know NumPy 2's copy keyword yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -821,7 +822,7 @@ def test_anchors_of_a_batch_lead_to_the_lungs() -> None:
         assert np.count_nonzero(match) == config.targets.anchors_per_image
         deltas = inputs["anchor_deltas"][film]
         assert not deltas[len(positive) :].any()
-        moved = apply_box_deltas(
+        moved = naive.move_all(
             batches.anchors[positive], deltas[: len(positive)] * np.array(config.proposals.box_std)
         )
         boxes = denorm_boxes(inputs["boxes"][film, :2], (SIDE, SIDE)).astype(np.float32)

@@ -26,7 +26,7 @@ from mask_rcnn.utils import mask_box, match_anchors, norm_boxes, pyramid_anchors
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
     """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
 
     An epoch shows every film once. Where the films do not fill the last batch, the first films of the epoch
@@ -34,18 +34,18 @@ class TrainingBatches(keras.utils.PyDataset):
     ``inputs`` maps names to arrays:
 
     - ``images`` float32 [batch, side, side, 3], equalised films, mean pixel subtracted
-    - ``anchor_match`` int32 [batch, anchors], 1 lung, -1 background, 0 not learnt from
+    - ``anchor_match`` int32 [batch, anchors], 1 lung, -1 background, 0 neutral
     - ``anchor_deltas`` float32 [batch, anchors_per_image, 4], of the positive anchors in order, zero padded
     - ``class_ids`` int32 [batch, max_instances], zero padded
     - ``boxes`` float32 [batch, max_instances, 4], normalised, zero padded
     - ``masks`` uint8 [batch, side, side, max_instances]
 
-    ``targets`` is float32 zeros [batch]: the network computes its own losses, but Keras asks for a target.
+    ``targets`` is float32 zeros [batch]: the network computes its own losses, but Keras requires a target.
     Give ``fit`` ``shuffle=False``, else it visits the batches of an epoch in an order of its own.
 
     Args:
         films: of the network's side; a film may be there several times.
-        config: its network, targets, proposals and training say what a batch holds.
+        config: its network, targets, proposals and training determine what a batch holds.
         seed: of the order, the changes and the anchors.
         augment: True shuffles the films and changes them by ``config.training.augmentation``; False, for
             validation, gives the same batches in every epoch.

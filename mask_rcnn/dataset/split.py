@@ -41,7 +41,7 @@ def split_records(
 
 
 def split_report(train: Sequence[FilmRecord], validation: Sequence[FilmRecord]) -> list[str]:
-    """A line for each source: its films and patients, how they are split, and what told the patients."""
+    """A line for each source: its films and patients, how they are split, and where the patients come from."""
     rows = [(record.source, str(record.path), record.patient, record.patient_from) for record in chain(train, validation)]
     own = {str(record.path) for record in train}
     return describe_split(rows, own.__contains__)
@@ -55,15 +55,15 @@ def member_records(
     Args:
         train_by_source: the training films of each source, in the config's order.
         member: from 0.
-        mode: "bootstrap" draws as many films as there are, with replacement (Breiman, Bagging Predictors,
+        mode: "bootstrap" samples as many films as there are, with replacement (Breiman, Bagging Predictors,
             Machine Learning 24, 1996); "all" takes every film, so that members differ by their random weights, order and
             augmentation alone; "sources" takes all films of source ``member`` modulo their count.
-        seed: of the draw, together with ``member``.
+        seed: of the sample, together with ``member``.
     """
     if mode == "sources":
         return list(train_by_source[list(train_by_source)[member % len(train_by_source)]])
     records = sorted(chain.from_iterable(train_by_source.values()), key=lambda record: str(record.path))
     if mode == "all":
         return records
-    drawn = np.random.default_rng((seed, member)).integers(0, len(records), len(records))
-    return [records[index] for index in drawn]
+    sample = np.random.default_rng((seed, member)).integers(0, len(records), len(records))
+    return [records[index] for index in sample]

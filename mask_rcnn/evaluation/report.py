@@ -20,6 +20,7 @@ import numpy as np
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.dataset.records import read_annotated
 from mask_rcnn.evaluation.film import COLUMNS, LUNGS
+from mask_rcnn.evaluation.lateral import COLUMNS as THIRDS
 from mask_rcnn.evaluation.sets import Evaluation, fit
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
@@ -58,7 +59,7 @@ def write_worst(kept: Evaluation, folder: Path) -> None:
 def csv_text(kept: Evaluation) -> str:
     """A line a network and film; what is undefined is empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, ("network", "film", *COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(table, ("network", "film", *COLUMNS, *THIRDS), lineterminator="\n")
     writer.writeheader()
     for evidence in kept.networks.values():
         for row in evidence.rows:

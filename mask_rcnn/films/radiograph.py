@@ -23,9 +23,9 @@ class Radiograph(NamedTuple):
     """A film as it was read."""
 
     pixels: np.ndarray  # uint8 [height, width], bones white
-    spacing: tuple[float, float] | None  # millimetres between rows, and between columns; only DICOM tells
+    spacing: tuple[float, float] | None  # millimetres between rows, and between columns; of DICOM alone
     turned: str = ""  # how the stored pixels were turned by the DICOM header, in the words of ``orientation.upright``
-    doubts: tuple[str, ...] = ()  # what the DICOM header says against an upright frontal film with both lungs, in words
+    doubts: tuple[str, ...] = ()  # reasons in the DICOM header against an upright frontal film with both lungs
 
 
 def read_radiograph(path: str | Path) -> Radiograph:

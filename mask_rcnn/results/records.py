@@ -26,6 +26,7 @@ from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.run.engine import ReadFilm
+from mask_rcnn.utils import centroid
 
 # What the journal has of a film besides its id and its file's version and digest.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
@@ -104,7 +105,5 @@ def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreem
 
 def _centroid(lung: Lung) -> tuple[float, float]:
     y1, x1, y2, x2 = lung.box
-    mask = lung.mask[y1:y2, x1:x2]
-    rows, columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
-    total = rows.sum()
-    return y1 + float(rows @ np.arange(len(rows)) / total), x1 + float(columns @ np.arange(len(columns)) / total)
+    row, column = centroid(lung.mask[y1:y2, x1:x2])
+    return y1 + row, x1 + column

@@ -18,8 +18,9 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from create_dataset.sources import Source
-from mask_rcnn.checks.quality import STATUSES, judge
+from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES, judge
 from mask_rcnn.config import QualityConfig
+from mask_rcnn.dataset.decisions import ACCEPT, Decision, match_decisions
 from mask_rcnn.films.duplicates import find_groups
 from mask_rcnn.films.groups import Groups
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
@@ -29,7 +30,7 @@ from mask_rcnn.system.progress import progress
 
 DATASET, TABLE = "dataset.json", "quality.csv"
 COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted",
-           "turned")
+           "turned", "decision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,18 @@ class JudgedFilm:
     agreement: float
     original: int  # the image id of the first of its copies; its own where it has none
     group: int  # the smallest image id of its copies and of the films of its patient, and of their copies, and so on
+    digest: str = ""  # of its file
+    decision: Decision | None = None  # a person's, which the status follows
 
 
-def judge_films(sources: Sequence[Source], journal: Journal, config: QualityConfig) -> list[JudgedFilm]:
-    """The verdicts and groups of films that are all in the journal."""
+def judge_films(
+    sources: Sequence[Source], journal: Journal, config: QualityConfig, decisions: Iterable[Decision] = ()
+) -> list[JudgedFilm]:
+    """The verdicts and groups of films that are all in the journal; a person's decision outweighs the checks.
+
+    Raises:
+        DatasetError: a decision fits several films.
+    """
     verdicts, fingerprints, facts = [], [], []
     for source in progress(sources, name="judging", total=len(sources)):
         entry = journal.read(source)
@@ -58,18 +67,32 @@ def judge_films(sources: Sequence[Source], journal: Journal, config: QualityConf
         verdicts.append(judge(entry["measures"], config, entry["doubts"]))
         facts.append(_facts(entry))
     ids = [fact["image_id"] for fact in facts]
+    names = [source.file_name for source in sources]
+    decided = match_decisions(decisions, list(zip(ids, names, strict=True)))
+    for place, decision in decided.items():
+        verdicts[place] = decide(*verdicts[place], decision)
     firsts = find_groups(fingerprints)
     groups = group_films(ids, firsts, [(source.collection, source.patient) for source in sources])
     return [
-        JudgedFilm(source, status=status, reasons=tuple(reasons), original=ids[first], group=group, **fact)
-        for source, (status, reasons), fact, first, group in zip(sources, verdicts, facts, firsts, groups, strict=True)
-    ]
+        JudgedFilm(source, status=status, reasons=tuple(reasons), original=ids[first], group=group,
+                   decision=decided.get(place), **fact)
+        for place, (source, (status, reasons), fact, first, group)
+        in enumerate(zip(sources, verdicts, facts, firsts, groups, strict=True))
+    ]  # fmt: skip
+
+
+def decide(status: str, reasons: list[str], decision: Decision) -> tuple[str, list[str]]:
+    """The verdict on a film that a person has decided on; what the checks hold against it stays among the reasons."""
+    if decision.decision == ACCEPT:
+        return ACCEPTED, reasons
+    return REJECTED, [decision.reason, *reasons]
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
     areas = {lung["category_id"]: lung["area"] for lung in entry["lungs"]}
     return {
         "image_id": entry["id"],
+        "digest": entry["digest"],
         "inverted": entry["inverted"],
         "lungs": len(areas),
         "area": sum(areas.values()) / (entry["height"] * entry["width"]),
@@ -154,6 +177,8 @@ def _image(film: JudgedFilm, entry: Entry, root: int) -> dict[str, Any]:
         "group": film.group, "inverted": film.inverted, "turned": entry["turned"], "spacing_mm": entry["spacing_mm"],
         "quality": film.status, "agreement": film.agreement,
     }  # fmt: skip
+    if film.decision:
+        record["decision"] = film.decision.decision
     return record | ({"reasons": film.reasons} if film.reasons else {})
 
 
@@ -179,7 +204,8 @@ def write_table(path: Path, films: Sequence[JudgedFilm], journal: Journal, roots
                 writer.writerow((*COLUMNS, *measures))
             writer.writerow((
                 source.file_name, roots[source.root], source.collection, source.split, source.label, source.patient,
-                film.group, film.status, "; ".join(film.reasons), int(film.inverted), entry["turned"], *measures.values(),
+                film.group, film.status, "; ".join(film.reasons), int(film.inverted), entry["turned"],
+                film.decision.decision if film.decision else "", *measures.values(),
             ))  # fmt: skip
 
 

@@ -13,6 +13,8 @@ from create_dataset.run import BATCH, LEGACY, Settings, create_dataset, find_sou
 from create_dataset.sources import SourceError
 from create_dataset.unet import WeightsError
 from mask_rcnn.config import Config, ConfigError, apply_settings, load_config
+from mask_rcnn.dataset.decisions import DECISIONS
+from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, STOPPED, CommandLine, positive
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
             return STOPPED
-        except (RunError, FormatError, ConfigError, SourceError, WeightsError, DeviceError) as error:
+        except (RunError, FormatError, ConfigError, SourceError, WeightsError, DatasetError, DeviceError) as error:
             print(error, file=sys.stderr)
             return NOTHING_DONE
         except OSError as error:
@@ -56,6 +58,7 @@ def run(arguments: argparse.Namespace, command: str) -> int:
     settings = Settings(
         arguments.out, arguments.laterality, apply_settings(config, arguments.settings, ["quality"]).quality,
         arguments.batch, arguments.device, arguments.export == "legacy", arguments.copy_images, command,
+        arguments.decisions,
     )  # fmt: skip
     unets = find_unets(arguments.unet or [OWN_UNET])
     sources = find_sources(arguments.src, arguments.out)
@@ -96,6 +99,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--copy-images", type=positive, metavar="SIZE",
                         help="copy the films, their long side SIZE pixels at most, beside dataset.json, so that the folder "
                              "can be moved (default: they stay where they are)")
+    parser.add_argument("--decisions", nargs="+", action="extend", type=Path, default=[], metavar="FILE",
+                        help=f"a person's decisions on films, as the page saves them: rejected films are out, accepted "
+                             f"ones in (default: {DECISIONS} in --out, which is always read)")
     parser.add_common()
     arguments: argparse.Namespace = parser.parse_args(argv)
     return arguments

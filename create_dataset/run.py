@@ -28,11 +28,14 @@ from create_dataset.assemble import (
 )
 from create_dataset.members import Unet, load_members
 from create_dataset.pipeline import KEYS, find_all_lungs
-from create_dataset.report import REPORT, write_report
+from create_dataset.report import write_report
 from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import BACKENDS
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import new_dataset, read_dataset
+from mask_rcnn.dataset.decisions import DECISIONS, Decision, read_decisions
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.results.names import PAGE, PAGE_FILES
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
 from mask_rcnn.system.backend import library_versions
@@ -46,7 +49,7 @@ if TYPE_CHECKING:
     import keras
 
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
-RESULTS = (DATASET, TABLE, REPORT, LEGACY)  # in OUT, beside the journal
+RESULTS = (DATASET, TABLE, PAGE, PAGE_FILES, LEGACY)  # in OUT, beside the journal
 BATCH = 4
 RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 
@@ -63,6 +66,7 @@ class Settings:
     legacy: bool = False  # whether the published nested lists are written too
     copies: int | None = None  # pixels: the long side of the films copied beside the dataset; None copies none
     command: str = ""  # for the dataset
+    decisions: Sequence[Path] = ()  # files of a person's decisions, beside the one in the output folder
 
 
 def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings) -> list[str]:
@@ -72,11 +76,13 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         RunError: another run writes to the output folder, no U-Net loads, no film can be used, or there is too little
             memory.
         FormatError: a newer program wrote what is there.
+        DatasetError: decisions cannot be read, or one fits several films.
         DeviceError: Keras cannot start, or not on that device.
         OSError: the output folder cannot be written.
         KeyboardInterrupt: after the results are written from the films that are done.
     """
     films, skipped, lines = sources.films, dict(sources.unreadable), []
+    all_decisions(settings)  # refused before any work
     with sole_run(settings.out):
         journal = open_journal(settings, unets, films)
         members: list[keras.Model] = []
@@ -226,7 +232,8 @@ def write_results(
         OSError: one cannot be written.
     """
     out = settings.out
-    judged = judge_films([film for film in films if film in journal], journal, settings.thresholds)
+    decisions = all_decisions(settings)
+    judged = judge_films([film for film in films if film in journal], journal, settings.thresholds, decisions)
     if others := journal.other_results():
         put_away(out, RESULTS, f"made of other folders too ({', '.join(others)})")
     journal.claim_results()
@@ -240,13 +247,25 @@ def write_results(
     }
     write_dataset(out / DATASET, dataset, judged, journal, roots)
     write_table(out / TABLE, judged, journal, roots)
-    write_report(out / REPORT, dataset["info"], judged, journal)
+    write_report(out, dataset["info"], judged, journal)
     counts = dataset["info"]["counts"]
     return [
         f"{out / DATASET}: {counts['films']} films, {counts['accepted']} accepted, {counts['review']} to review, "
         f"{counts['rejected']} rejected; {counts['skipped']} skipped",
-        f"{out / REPORT}: shows them",
+        f"{out / PAGE}: shows them; python scripts/review.py {out} saves what you decide there",
     ]
+
+
+def all_decisions(settings: Settings) -> list[Decision]:
+    """What a person decided, from the files that were given and the one in the output folder.
+
+    Raises:
+        DatasetError: one cannot be read, or was given and is not there.
+    """
+    for path in settings.decisions:
+        if not path.is_file():
+            raise DatasetError(f"{path}: there is no such file; check the path given to --decisions")
+    return [item for path in (*settings.decisions, settings.out / DECISIONS) for item in read_decisions(path)]
 
 
 def export(settings: Settings) -> list[str]:

@@ -74,6 +74,12 @@ def majority(member_count: int, min_votes: int) -> int:
     return min(min_votes, member_count // 2 + 1)
 
 
+def member_lungs(detection: Mapping[str, Any]) -> dict[int, np.ndarray]:
+    """A member's own lungs, bool [height, width] by category id: its best-scoring detection of each."""
+    best = {category: _best_detection(detection, category) for category in CATEGORIES}
+    return {category: _harden(detection["masks"][..., k]) for category, k in best.items() if k is not None}
+
+
 def _best_detection(detection: Mapping[str, Any], category: int) -> int | None:
     of_category = np.flatnonzero(np.asarray(detection["class_ids"]) == category)
     return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None

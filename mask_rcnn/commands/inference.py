@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mask_rcnn.bag.members import InferenceError, expand, load_members
 from mask_rcnn.config import READING_SECTIONS, Config, ConfigError, apply_settings
-from mask_rcnn.inference.outputs import OUTPUTS
-from mask_rcnn.inference.run import BATCH, InferenceRun, summary_lines
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.inference.run import BATCH, SAVED, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
 from mask_rcnn.system.backend import library_versions
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with console(arguments.verbosity):
         try:
             return run(arguments, ["inference.py", *argv])
-        except (InferenceError, DeviceError, RunError, FormatError, ConfigError) as error:
+        except (InferenceError, DatasetError, DeviceError, RunError, FormatError, ConfigError) as error:
             print(f"inference: {error}", file=sys.stderr)
             return NOTHING_DONE
         except OSError as error:
@@ -77,8 +77,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", action="extend", metavar="PATH",
                         help="weights of one network or several, whose results are bagged: files, folders or glob patterns "
                              "(default: the five networks that ship)")
-    parser.add_argument("--save", type=names_among(OUTPUTS), default=list(OUTPUTS), metavar="LIST",
-                        help=f"what to write of each film, of {','.join(OUTPUTS)} (default: all)")
+    parser.add_argument("--save", type=names_among(SAVED), default=list(SAVED), metavar="LIST",
+                        help=f"what to write of each film, and the page, of {','.join(SAVED)} (default: all)")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",

@@ -118,18 +118,18 @@ def match_decisions(decisions: Iterable[Decision], films: Sequence[tuple[object,
         DatasetError: a row without a known id fits several films.
     """
     decisions = list(decisions)
-    by_id = {image_id: place for place, (image_id, _) in enumerate(films) if image_id is not None}
+    by_id: dict[object, int] = {image_id: place for place, (image_id, _) in enumerate(films) if image_id is not None}
     by_name: dict[str, list[int]] = defaultdict(list)
     if any(item.image_id not in by_id for item in decisions):
         for place, (_, file) in enumerate(films):
             by_name[file.rpartition("/")[2]].append(place)
     matched: dict[int, Decision] = {}
     for item in decisions:
-        place = by_id.get(item.image_id) if item.image_id is not None else None
-        if place is None:
-            place = _place_by_path(item.file, by_name[item.file.rpartition("/")[2]], films)
-        if place is not None and (place not in matched or matched[place].decided <= item.decided):
-            matched[place] = item
+        own = by_id.get(item.image_id)
+        if own is None:
+            own = _place_by_path(item.file, by_name[item.file.rpartition("/")[2]], films)
+        if own is not None and (own not in matched or matched[own].decided <= item.decided):
+            matched[own] = item
     return matched
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mask_rcnn.dataset import legacy
 from mask_rcnn.dataset.coco import made_here, read_dataset
+from mask_rcnn.dataset.decisions import ACCEPT, DECISIONS, match_decisions, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.outlines import Outline, find_units, polygons_of
 from mask_rcnn.dataset.patient_tables import is_patient, read_table
@@ -80,6 +81,12 @@ def _folder_records(folder: Path, patient_pattern: str) -> list[FilmRecord]:
             remedy = f"add {mask_path}, all 0 if it shows no lung"
             print(f"left out {path}: it has no mask; {remedy}", file=sys.stderr)
     names = [path.relative_to(folder).as_posix() for path in paths]
+    decided = match_decisions(read_decisions(folder / DECISIONS), [(None, name) for name in names])
+    if decided:
+        rejected = {place for place, decision in decided.items() if decision.decision != ACCEPT}
+        print(f"{folder}: {len(rejected)} films are left out by {DECISIONS}")
+        paths = [path for place, path in enumerate(paths) if place not in rejected]
+        names = [name for place, name in enumerate(names) if place not in rejected]
     patients = state_patients(names, [""] * len(names), read_table(folder, names), patient_pattern)
     home = folder.resolve().name
     return [
@@ -117,7 +124,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
         else "correct it in the tool that it was annotated with and export it again"
     )  # fmt: skip
     roots = dataset.get("info", {}).get("roots")
-    accepted = [image for image in dataset["images"] if image.get("quality", "accepted") == "accepted"]
+    accepted = _accepted(source, dataset["images"])
     if len(accepted) < len(dataset["images"]):
         print(f"{source}: {len(dataset['images']) - len(accepted)} films not accepted are left out")
     paths, names = [], []
@@ -167,6 +174,20 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
     if bad:
         print(f"{source}: {len(bad)} films left out for annotations that cannot be read")
     return list(records.values())
+
+
+def _accepted(source: Path, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The films that the checks accepted, or a person, in ``decisions.csv`` beside the file."""
+    files = [str(image.get("original_name") or image.get("file_name")) for image in images]
+    films = [(image["id"], file) for image, file in zip(images, files, strict=True)]
+    decided = match_decisions(read_decisions(source.parent / DECISIONS), films)
+    accepted = [
+        image for place, image in enumerate(images)
+        if (decided[place].decision == ACCEPT if place in decided else image.get("quality", "accepted") == "accepted")
+    ]  # fmt: skip
+    if decided:
+        print(f"{source}: {len(decided)} films are in or out by {DECISIONS}")
+    return accepted
 
 
 def _read_annotations(

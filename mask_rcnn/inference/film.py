@@ -13,8 +13,9 @@ import numpy as np
 
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.bag.members import Member, paste
-from mask_rcnn.bag.vote import bag_film
+from mask_rcnn.bag.vote import bag_film, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.results.page.tracing import trace
 from mask_rcnn.results.records import film_record
 from mask_rcnn.run.engine import ReadFilm
 
@@ -45,9 +46,13 @@ def film_result(
         InferenceError: there is too little memory.
     """
     shape = film.radiograph.pixels.shape
-    lungs = bag_film(paste(members, predictions, shape), members[0].network.config.bag)
+    detections = paste(members, predictions, shape)
+    lungs = bag_film(detections, members[0].network.config.bag)
     labels = label_mask(lungs, shape)
-    return FilmResult(lungs, labels, film_record(film, result, lungs, labels, len(members)))
+    outlines = [
+        {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
+    ]
+    return FilmResult(lungs, labels, film_record(film, result, lungs, labels, len(members), outlines))
 
 
 def recorded_result(record: Mapping[str, Any]) -> FilmResult:

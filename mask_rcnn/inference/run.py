@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +26,11 @@ from mask_rcnn.inference.outputs import OUTPUTS
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, RUN
+from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, PAGE, PAGE_FILES, RUN
+from mask_rcnn.results.page.films import PageFilm
+from mask_rcnn.results.page.pictures import write_pictures
 from mask_rcnn.results.records import KEYS, review_reasons
+from mask_rcnn.results.report import page_film, write_report
 from mask_rcnn.results.tables import coco_results, measurements, tables
 from mask_rcnn.run.engine import ReadFilm, read_once, work_through
 from mask_rcnn.run.folder import set_aside
@@ -41,7 +45,9 @@ if TYPE_CHECKING:
 BATCH = 8  # films that the networks see at a time
 RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 NO_FILM = np.zeros((64, 64), np.uint8)
-_RESULTS = (*OUTPUTS, COCO_RESULTS, MEASUREMENTS, RUN)  # beside the journal
+PAGE_KIND = "page"  # what --save calls the page
+SAVED = (*OUTPUTS, PAGE_KIND)
+_RESULTS = (*OUTPUTS, PAGE, PAGE_FILES, COCO_RESULTS, MEASUREMENTS, RUN)  # beside the journal
 
 
 class Summary(NamedTuple):
@@ -61,18 +67,20 @@ class InferenceRun:
         members: of the bag, as ``load_members`` gives them.
         out: folder of the results.
         quality: thresholds of the checks.
-        save: names of ``OUTPUTS``: what is written of each film.
+        save: of ``SAVED``: what is written of each film, and whether the page is.
         batch: films that the networks see at a time.
         command: for ``run.json``.
     """
 
     def __init__(
         self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
-        save: Iterable[str] = tuple(OUTPUTS), batch: int = BATCH, command: Sequence[str] = (),
+        save: Iterable[str] = SAVED, batch: int = BATCH, command: Sequence[str] = (),
     ) -> None:  # fmt: skip
+        save = set(save)
         self.source, self.members, self.out = source, members, out
         self.quality = quality or QualityConfig()
-        self.save = [kind for kind in OUTPUTS if kind in set(save)]
+        self.with_page = PAGE_KIND in save
+        self.save = [kind for kind in OUTPUTS if kind in save]
         self.batch, self.command = batch, command
         self.films = source.films  # named once the journal knows the roots
 
@@ -111,7 +119,7 @@ class InferenceRun:
 
         started, finished = time.perf_counter(), False
         try:
-            entries = self._work_through(todo, journal, batch, skip)
+            entries = self._work_through(todo, journal, ids, batch, skip)
             done = len(self.films) - len(todo)
             with progress(name="inference", total=len(self.films), done=done) as bar, closing(entries):
                 for film, entry in entries:
@@ -122,8 +130,10 @@ class InferenceRun:
             finished = True
         finally:  # a stopped run leaves whole tables too
             seconds = time.perf_counter() - started
-            images = self._write_tables(journal)
-            self._write_provenance(images, skipped, seconds, finished)
+            images, pages = self._write_tables(journal)
+            provenance = self._write_provenance(images, skipped, seconds, finished)
+            if self.with_page:
+                self._write_page(pages, journal, provenance, skipped)
         detail(f"{len(todo)} films: {seconds:.1f} s; tables: {time.perf_counter() - started - seconds:.1f} s")
         return Summary(images, len(skipped), sum(film in journal for film in fresh), seconds)
 
@@ -186,7 +196,8 @@ class InferenceRun:
                    f"{folder.name}")
 
     def _work_through(
-        self, films: Sequence[tuple[int, Film]], journal: Journal, batch: int, skip: Callable[[Film, str], None]
+        self, films: Sequence[tuple[int, Film]], journal: Journal, ids: Mapping[str, int], batch: int,
+        skip: Callable[[Film, str], None],
     ) -> Generator[tuple[Film, Entry]]:
         """Each film with its record, what was missing of its files written; a record of the journal has its id."""
         laterality = self.members[0].network.config.laterality
@@ -211,14 +222,19 @@ class InferenceRun:
             contents = {kind: OUTPUTS[kind](item[1].radiograph.pixels, found, laterality) for kind in kinds}
             for kind, content in contents.items():
                 write_bytes(self.out / kind / film.result, content)
+            if self.with_page:  # made now, as the film is in memory
+                masks = {category: lung.mask for category, lung in found.lungs.items()}
+                write_pictures(
+                    self.out, film.path, item[1].radiograph.pixels, masks, ids[journal.key(film)], item[1].digest
+                )
             return dict(found.record)
 
         return work_through(films, read, predict_batch, finish, batch, skip)
 
-    def _write_tables(self, journal: Journal) -> list[dict[str, Any]]:
-        """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` has of each film."""
+    def _write_tables(self, journal: Journal) -> tuple[list[dict[str, Any]], list[PageFilm]]:
+        """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` and the page have of each film."""
         config = self.members[0].network.config
-        images = []
+        images, shown = [], []
         with tables(self.out) as add:
             for film in self.films:
                 if film not in journal:
@@ -232,12 +248,20 @@ class InferenceRun:
                     "inverted": record["inverted"], "turned": record["turned"], "lungs": len(record["lungs"]),
                     "review": bool(reasons), "reasons": reasons,
                 })  # fmt: skip
-        return images
+                shown.append(page_film(record, film.name, film.path, reasons))
+        return images, shown
+
+    def _write_page(
+        self, shown: Sequence[PageFilm], journal: Journal, provenance: Mapping[str, Any], skipped: Mapping[str, str]
+    ) -> None:
+        films = {film.path: film for film in self.films}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_report(self.out, shown, lambda film: journal.read(films[film.path]), provenance, skipped, now)
 
     def _write_provenance(
         self, images: Sequence[dict[str, Any]], skipped: dict[str, str], seconds: float, finished: bool
-    ) -> None:
-        write_json(self.out / RUN, provenance(self.command, self.members) | {
+    ) -> dict[str, Any]:
+        content = provenance(self.command, self.members) | {
             "quality": asdict(self.quality),
             "save": self.save,
             "finished": finished,
@@ -246,7 +270,9 @@ class InferenceRun:
             "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
             "skipped": [{"file": name, "reason": writable(reason)} for name, reason in sorted(skipped.items())],
             "passed_over": dict(self.source.passed_over),
-        })  # fmt: skip
+        }  # fmt: skip
+        write_json(self.out / RUN, content)
+        return content
 
 
 def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:
@@ -257,16 +283,18 @@ def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:
     return record if record["digest"] == read.digest else None
 
 
-def summary_lines(summary: Summary, out: Path, save: Iterable[str]) -> list[str]:
+def summary_lines(summary: Summary, out: Path, save: Collection[str]) -> list[str]:
     """What a person wants to know of a run at its end."""
     images, lungs = summary.images, Counter(image["lungs"] for image in summary.images)
     pace = f"; {1000 * summary.seconds / summary.predicted:.0f} ms a film" if summary.predicted else ""
-    written = (*(f"{kind}/" for kind in save), COCO_RESULTS, MEASUREMENTS, RUN)
+    written = (*(f"{kind}/" for kind in save if kind in OUTPUTS), COCO_RESULTS, MEASUREMENTS, RUN)
     lines = [
         f"{len(images)} films: both lungs on {lungs[2]}, one on {lungs[1]}, none on {lungs[0]}; "
         f"{summary.skipped} files skipped{pace}",
         f"{out}: {', '.join(written)}",
     ]
+    if PAGE_KIND in save:
+        lines.append(f"{out / PAGE}: shows them; python scripts/review.py {out} saves what you decide there")
     reasons = Counter(reason.partition(" (")[0] for image in images for reason in image["reasons"])
     if images:
         listed = f": {', '.join(f'{count} {reason}' for reason, count in reasons.most_common())}" if reasons else ""

@@ -10,7 +10,7 @@ Shapes
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,18 +32,23 @@ from mask_rcnn.utils import centroid
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
 
-def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
+def film_record(
+    film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+    outlines: Sequence[Mapping[str, list[list[int]]]] = (),
+) -> dict[str, Any]:  # fmt: skip
     """A film's line of the journal but for its id: its ``result_record``, and what its file and its results are known by.
 
     Args:
         film: as it was read.
         result: of its label mask and picture.
         lungs, labels, members: as for ``result_record``.
+        outlines: of each member's own lungs, polygons by category id, for the page; records of older programs have none.
     """
     return {
         "result": result,
         "version": film.version,
         "digest": film.digest,
+        "outlines": list(outlines),
         **result_record(film.radiograph, film.inverted, lungs, labels, members),
     }
 

@@ -21,11 +21,11 @@ from mask_rcnn.system.files import replacing
 
 _OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "turned", "laterality", "members",
               "lungs_found", "agreement", "review", "reasons")
-_OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
+OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
               "y1", "x1", "y2", "x2", "height_px", "width_px")
 COLUMNS = (
     *_OF_A_FILM,
-    *(f"{side}_{column}" for side in SIDES.values() for column in _OF_A_LUNG),
+    *(f"{side}_{column}" for side in SIDES.values() for column in OF_A_LUNG),
     "left_right_area_ratio",
 )
 
@@ -70,7 +70,7 @@ def measurements(
             y1, x1, y2, x2 = lung["box"]
             values = (1, lung["score"], lung["votes"], lung["agreement"], lung["area"],
                       round(lung["area"] / (height * width), 6), *lung["centroid"], y1, x1, y2, x2, y2 - y1, x2 - x1)
-        row |= {f"{side}_{column}": value for column, value in zip(_OF_A_LUNG, values, strict=False)}
+        row |= {f"{side}_{column}": value for column, value in zip(OF_A_LUNG, values, strict=False)}
     left, right = lungs.get(str(LEFT_LUNG)), lungs.get(str(RIGHT_LUNG))
     if left and right:
         row["left_right_area_ratio"] = round(left["area"] / right["area"], 4)

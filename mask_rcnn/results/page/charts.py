@@ -63,9 +63,9 @@ def histogram(values: Mapping[str, Sequence[float]], low: float, high: float, bi
     everything = [value for of_class in values.values() for value in of_class]
     beyond = min(everything, default=low) < low, max(everything, default=high) > high
     x = []
-    for k in range(X_INTERVALS + 1):
-        mark = "≤ " * (beyond[0] and k == 0) + "≥ " * (beyond[1] and k == X_INTERVALS)
-        x.append(Tick(100 * k / X_INTERVALS, f"{mark}{low + (high - low) * k / X_INTERVALS:.3g}"))
+    for number in range(X_INTERVALS + 1):
+        mark = "≤ " * (beyond[0] and number == 0) + "≥ " * (beyond[1] and number == X_INTERVALS)
+        x.append(Tick(100 * number / X_INTERVALS, f"{mark}{low + (high - low) * number / X_INTERVALS:.3g}"))
     return Histogram(bars, x, [Tick(100 * step / top, f"{step:,}") for step in steps])
 
 

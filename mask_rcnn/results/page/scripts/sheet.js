@@ -72,10 +72,12 @@ function showPage(first) {
   const all = chosen.length === films.id.length ? "" : ` of ${number(films.id.length)}`;
   const unit = chosen.length === 1 && !all ? "film" : "films";
   byId("count").textContent = `${number(chosen.length)}${all} ${unit}, what is for review and least certain first`;
-  byId("pager").hidden = chosen.length <= PER_PAGE;
-  byId("place").textContent = chosen.length ? `${number(first + 1)} to ${number(end)} of ${number(chosen.length)}` : "";
-  byId("earlier").disabled = first === 0;
-  byId("later").disabled = end >= chosen.length;
+  for (const pager of document.querySelectorAll(".pager")) {
+    pager.hidden = chosen.length <= PER_PAGE;
+    pager.querySelector(".place").textContent = `${number(first + 1)} to ${number(end)} of ${number(chosen.length)}`;
+    pager.querySelector(".earlier").disabled = first === 0;
+    pager.querySelector(".later").disabled = end >= chosen.length;
+  }
   showMore();
   onPageShown();
 }

@@ -33,8 +33,11 @@ lungs.index = async (index) => {
   byId("controls").hidden = false;
   for (const id of ["by-status", "by-reason", "by-decision"]) byId(id).onchange = filterFilms;
   byId("search").oninput = filterFilms;
-  byId("earlier").onclick = () => { showPage(firstOfPage - PER_PAGE); byId("films").scrollIntoView(); };
-  byId("later").onclick = () => { showPage(firstOfPage + PER_PAGE); byId("films").scrollIntoView(); };
+  for (const [name, step] of [["earlier", -PER_PAGE], ["later", PER_PAGE]]) {
+    for (const button of document.querySelectorAll(`.${name}`)) {
+      button.onclick = () => { showPage(firstOfPage + step); byId("films").scrollIntoView(); };
+    }
+  }
   byId("sheet").onclick = (event) => {
     const shown = event.target.closest("[data-place]");
     if (shown) enlarge(chosen.indexOf(Number(shown.dataset.place)));

@@ -18,7 +18,7 @@ from mask_rcnn.dataset.decisions import Decision, read_decisions, write_decision
 from mask_rcnn.results.page.films import PageFilm
 from mask_rcnn.results.page.server import ReviewServer
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install -r requirements-dev.txt")
+webdriver = pytest.importorskip("selenium.webdriver", reason="no selenium: pip install -r requirements-dev.txt")
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")

@@ -27,7 +27,6 @@ from create_dataset import members as ensemble, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
 from create_dataset.command import OWN_UNET, main
 from create_dataset.lungs import find_lungs
-from create_dataset.report import REPORT
 from create_dataset.run import BATCH, LEGACY
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare
@@ -38,6 +37,7 @@ from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.results.names import PAGE, PAGE_FILES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHANTOMS = sorted((REPOSITORY / "data" / "phantoms" / "images").glob("*.png"))
@@ -115,7 +115,7 @@ def test_the_dataset_loads_in_pycocotools_and_holds_what_the_unet_saw(
     out = tmp_path / "out"
     assert main(["--src", str(tree), "--out", str(out), "--unet", str(weights), "--batch", "4"]) == 0
     printed = capsys.readouterr().out
-    assert f"{out / DATASET}: 6 films" in printed and f"{out / REPORT}" in printed
+    assert f"{out / DATASET}: 6 films" in printed and f"{out / PAGE}" in printed
 
     coco = COCO(str(out / DATASET))
     capsys.readouterr()
@@ -165,7 +165,7 @@ def test_the_dataset_loads_in_pycocotools_and_holds_what_the_unet_saw(
     for name, row in rows.items():
         assert row["status"] == images[name]["quality"] and int(row["group"]) == images[name]["group"]
         assert float(row["agreement"]) == images[name]["agreement"]
-    assert "person12_virus_34" in (out / REPORT).read_text(encoding="utf-8")
+    assert "person12_virus_34" in (out / PAGE_FILES / "index.js").read_text(encoding="ascii")
 
 
 def test_laterality_image_names_the_same_lungs_the_other_way_round(tree: Path, weights: Path, tmp_path: Path) -> None:
@@ -353,8 +353,9 @@ def test_every_hostile_file_gets_its_answer(
         assert images[name]["quality"] != ACCEPTED and images[name]["reasons"], name
     for name in (*hostile.SAME_FILM, "name with spaces & ünïcode 폐.png"):
         assert images[name]["quality"] == ACCEPTED, (name, images[name])
-    page = (out / REPORT).read_text(encoding="utf-8")
-    assert "name with spaces &amp; ünïcode 폐.png" in page and "claims 60000 x 60000 pixels" in page
+    page = (out / PAGE).read_text(encoding="utf-8")
+    assert r"name with spaces & \u00fcn\u00efcode \ud3d0.png" in (out / PAGE_FILES / "index.js").read_text(encoding="ascii")
+    assert "claims 60000 x 60000 pixels" in page
 
 
 def test_a_path_that_is_not_there_stops_the_command_before_any_work(

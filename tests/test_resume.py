@@ -23,10 +23,10 @@ from stand_in import STANDS_IN, DarkFields, draw_film, write_weights
 from create_dataset import pipeline, run as dataset_run
 from create_dataset.assemble import DATASET, TABLE
 from create_dataset.command import main
-from create_dataset.report import REPORT
 from create_dataset.run import JOURNAL
 from create_dataset.sources import Source, find_films
 from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.results.names import PAGE, PAGE_FILES
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.run.journal import Journal
 
@@ -70,7 +70,7 @@ def arguments_for(source: Path, out: Path, *more: str) -> list[str]:
 
 def outcome(out: Path) -> dict[str, str]:
     """All that a run wrote for others to read, but for when and how it was called."""
-    texts = {name: (out / name).read_bytes().decode() for name in (DATASET, TABLE, REPORT)}
+    texts = {name: (out / name).read_bytes().decode() for name in (DATASET, TABLE, PAGE, f"{PAGE_FILES}/index.js")}
     for name, text in texts.items():
         text = re.sub(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)", "WHEN", text)
         texts[name] = re.sub(r"create_dataset.py --src[^\"<]*", "COMMAND", text)
@@ -144,7 +144,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_same_command_goes_on(
     assert "goes on" in capsys.readouterr().err.splitlines()[-1]
     stopped = read_dataset(out / DATASET)
     assert 0 < len(stopped["images"]) == stopped["info"]["counts"]["films"] < FILMS
-    assert (out / REPORT).exists() and (out / TABLE).exists()
+    assert (out / PAGE).exists() and (out / TABLE).exists()
 
     films_asked.clear()
     assert main(arguments) == 0
@@ -165,7 +165,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("full_at", [JOURNAL, DATASET, TABLE, REPORT])
+@pytest.mark.parametrize("full_at", [JOURNAL, DATASET, TABLE, PAGE])
 def test_out_of_disk_nothing_is_lost(
     full_at: str, source: Path, undisturbed: dict[str, str], films_asked: list[int], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -173,7 +173,7 @@ def test_out_of_disk_nothing_is_lost(
     """Full while the journal is written; or later, as if the results before had been put on another disk."""
     out = source.parent / f"full at {full_at}"
     arguments = arguments_for(source, out)
-    written = {DATASET: "write_dataset", TABLE: "write_table", REPORT: "write_report"}
+    written = {DATASET: "write_dataset", TABLE: "write_table", PAGE: "write_report"}
     with monkeypatch.context() as patch:
         if full_at == JOURNAL:
             with files_of_at_most(len(undisturbed[DATASET]) // 3):
@@ -252,7 +252,7 @@ def test_only_what_changed_is_done_again(
     assert read_dataset(tmp_path / "out" / DATASET)["info"]["laterality"] == "image"
     (kept,) = (tmp_path / "out").glob("earlier-*")
     assert len(set(films_in(kept / JOURNAL))) == FILMS + 2, "a mistake does not cost a night"
-    assert {path.name for path in kept.iterdir()} == {JOURNAL, DATASET, TABLE, REPORT}
+    assert {path.name for path in kept.iterdir()} == {JOURNAL, DATASET, TABLE, PAGE, PAGE_FILES}
     assert main([*arguments, "--laterality", "patient"]) == 0  # and neither does a second one
     assert len(list((tmp_path / "out").glob("earlier-*"))) == 2
     assert len(set(films_in(kept / JOURNAL))) == FILMS + 2

@@ -252,7 +252,7 @@ def write_results(
     return [
         f"{out / DATASET}: {counts['films']} films, {counts['accepted']} accepted, {counts['review']} to review, "
         f"{counts['rejected']} rejected; {counts['skipped']} skipped",
-        f"{out / PAGE}: shows them; python scripts/review.py {out} saves what you decide there",
+        f"{out / PAGE}: shows them",
     ]
 
 

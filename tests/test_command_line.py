@@ -74,7 +74,7 @@ def test_version(name: str, main: Main, capsys: pytest.CaptureFixture[str]) -> N
      "argument --device: must be auto, cpu, gpu or gpu:N, not gpu:;"),
     ("inference.py", ["--batch", "0"], "argument --batch: must be a whole number from 1, not 0;"),
     ("inference.py", ["--save", "masks,overlay"],
-     "argument --save: unknown 'overlay' of masks, overlays; did you mean overlays?"),
+     "argument --save: unknown 'overlay' of masks, overlays, page; did you mean overlays?"),
 ])  # fmt: skip
 def test_a_wrong_command_line_gets_one_line(
     name: str, argv: list[str], line: str, capsys: pytest.CaptureFixture[str]
@@ -87,7 +87,8 @@ def test_a_wrong_command_line_gets_one_line(
 def test_old_ways_to_write_a_command_line() -> None:
     arguments = inference_command.parse(["--weight", "a.h5", "b.h5", "--src=x", "--set", "bag.min_agreement=-1", "-q"])
     assert (arguments.weights, arguments.src, arguments.verbosity) == (["a.h5", "b.h5"], ["x"], -1)
-    assert arguments.out == Path("results") and arguments.save == ["masks", "overlays"] and arguments.device == "auto"
+    assert arguments.out == Path("results") and arguments.device == "auto"
+    assert arguments.save == ["masks", "overlays", "page"]
     several = inference_command.parse(["--src", "a", "b", "--src", "c", "--save", "overlays,masks", "-v"])
     assert several.src == ["a", "b", "c"] and several.save == ["masks", "overlays"] and several.verbosity == 1
 

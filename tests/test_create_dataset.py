@@ -262,7 +262,7 @@ def test_spacing_is_kept_and_no_patient_is_named(weights: Path, tmp_path: Path) 
     out = tmp_path / "out"
     assert main(["--src", str(tmp_path / "src"), "--out", str(out), "--unet", str(weights)]) == 0
     assert images_of(out)["film.dcm"]["spacing_mm"] == [0.2, 0.143]
-    for written in out.iterdir():
+    for written in filter(Path.is_file, out.rglob("*")):
         content = written.read_bytes().lower()
         assert not any(word in content for word in (b"secret", b"sally", b"19700101")), written.name
 

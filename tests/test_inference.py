@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -324,15 +325,16 @@ def test_a_finished_run_given_again_has_nothing_to_do(
             name: whole[name] for name in whole if name not in names
         }
 
-    assert same(again(weights), "run.json") and same(again(weights[::-1]), "run.json")
+    dated, of_films = ("run.json", "report.html"), ("report_files/index.js", "report_files/details/0.js")
+    assert same(again(weights), *dated) and same(again(weights[::-1]), *dated)
     judged = again(weights, "--set", "bag.min_agreement=0", "--set", "quality.reject_likeness=-1", "--set",
                    "quality.min_likeness=-1")  # fmt: skip
-    assert same(judged, "run.json", "measurements.csv", "results.json")
+    assert same(judged, *dated, *of_films, "measurements.csv", "results.json")
     assert all("opinions" not in row["reasons"] and "likeness" not in row["reasons"] for row in tables(out)[0])
     source = Path(shutil.move(source, tmp_path / "elsewhere" / "set"))
     out = Path(shutil.move(out, tmp_path / "moved"))
     moved = again(weights)
-    assert same(moved, "run.json", "films.jsonl"), "ids and files are the same"
+    assert same(moved, *dated, *of_films, "films.jsonl"), "ids and files are the same"
 
 
 def test_another_source_or_other_settings_leave_the_results_alone(
@@ -377,6 +379,43 @@ def test_no_table_lists_it_and_no_folder_holds_it(
     assert files_below(kept) == {name: whole[name] for name in gone}
 
 
+def test_the_page_shows_what_the_tables_say(weights: list[str], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    Image.open(source / "a" / "one.png").save(source / "deep.tiff")
+    assert run(weights, source, out) == 0
+    rows = {row["image_id"]: row for row in tables(out)[0]}
+    details = (out / "report_files" / "details" / "0.js").read_text(encoding="ascii")
+    films = json.loads(details.partition(",")[2].rstrip().removesuffix(");"))
+    assert {str(film["id"]) for film in films} == rows.keys()
+    for film in films:
+        row = rows[str(film["id"])]
+        assert "; ".join(film["reasons"]) == row["reasons"] and film["height"] == int(row["height"])
+        shown = {name: values for name, *values in film["lungFacts"]}
+        assert [str(value) for value in shown["score"]] == [row["left_score"], row["right_score"]]
+        assert len(film["members"]) == 2, "each member's own outlines"
+        for side, category in (("left", "1"), ("right", "2")):
+            assert sum(category in member for member in film["members"]) == int(row[f"{side}_votes"] or 0)
+        assert (out / unquote(film["film"])).is_file()
+        assert film["film"].startswith("report_files/films/") == (row["file"] == "deep.tiff")
+    assert len(list((out / "report_files" / "thumbnails").rglob("*.jpg"))) == 4
+    (source / "deep.tiff").unlink()
+    assert run(weights, source, out) == 0
+    assert len(list((out / "report_files").rglob("*.jpg"))) == 3, "who removes a film wants it gone from the page"
+
+
+def test_decisions_stay_and_are_shown(weights: list[str], source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(weights[:1], source, out) == 0
+    image_id = tables(out)[0][0]["image_id"]
+    (out / "decisions.csv").write_text(f"image_id,file,decision,wrong,decided\n{image_id},,reject,mirrored,2026-01-01\n")
+    assert run(weights[:1], source, out, "--set", "bag.min_agreement=0.5") == 0
+    assert run(weights[1:], source, out) == 0, "other networks"
+    index = (out / "report_files" / "index.js").read_text(encoding="ascii")
+    assert f'"decisions":[[{image_id},"reject",["mirrored"],"2026-01-01"]]' in index
+    (out / "decisions.csv").write_text("nonsense\n")
+    assert run(weights[1:], source, out) == 1
+
+
 def test_what_is_saved(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -391,10 +430,10 @@ def test_what_is_saved(
     masks = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     with monkeypatch.context() as patch:
         patch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
-        assert run(weights[:1], source, out, "--save", "overlays,masks") == 0
+        assert run(weights[:1], source, out, "--save", "overlays,masks,page") == 0
     assert "3 films lack some of masks, overlays, which are made from their records" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in masks} == masks, "nothing is written twice"
-    names = [name for name in files_below(whole) if name != "run.json"]
+    names = [name for name in files_below(whole) if name not in ("run.json", "report.html")]
     found, expected = files_below(out), files_below(whole)
     assert {name: found[name] for name in names} == {name: expected[name] for name in names}
     # A film that changed: its overlay, which is not saved any more, does not stay among those of the others.
@@ -402,7 +441,9 @@ def test_what_is_saved(
     assert run(weights[:1], source, out, "--save", "masks") == 0
     assert not (out / "overlays" / "a" / "one.png").exists() and (out / "overlays" / "b" / "three.png").exists()
     (kept,) = out.glob("earlier-*")
-    assert files_below(kept) == {"overlays/a/one.png": expected["overlays/a/one.png"]}
+    assert (kept / "report.html").is_file() and not (out / "report.html").exists(), "nor does the page that shows it"
+    rest = {name: content for name, content in files_below(kept).items() if not name.startswith("report")}
+    assert rest == {"overlays/a/one.png": expected["overlays/a/one.png"]}
 
 
 def test_several_sources(

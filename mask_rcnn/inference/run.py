@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -182,15 +182,17 @@ class InferenceRun:
 
     def _set_unwanted_aside(self, films: Iterable[Film]) -> None:
         """Sets aside files of films to be done that this run does not save: they would be of earlier contents."""
-        self._set_aside((film.result for film in films), [kind for kind in OUTPUTS if kind not in self.save])
+        films = list(films)
+        page = () if self.with_page or not films else (PAGE_FILES, PAGE)
+        self._set_aside((film.result for film in films), [kind for kind in OUTPUTS if kind not in self.save], page)
 
     def _set_stale_aside(self, journal: Journal, before: set[str]) -> None:
         """Sets aside what no table lists: results of films that are gone, renamed, or cannot be read any more."""
         current = {film.result for film in self.films if film in journal}
         self._set_aside((before | {film.result for film in self.films}) - current, OUTPUTS)
 
-    def _set_aside(self, results: Iterable[str], kinds: Iterable[str]) -> None:
-        folder = set_aside(self.out, [f"{kind}/{name}" for name in sorted(results) for kind in kinds])
+    def _set_aside(self, results: Iterable[str], kinds: Iterable[str], page: Iterable[str] = ()) -> None:
+        folder = set_aside(self.out, [*(f"{kind}/{name}" for name in sorted(results) for kind in kinds), *page])
         if folder:
             inform(f"{self.out}: results of films that changed, are gone or cannot be read any more are kept in "
                    f"{folder.name}")
@@ -263,7 +265,7 @@ class InferenceRun:
     ) -> dict[str, Any]:
         content = provenance(self.command, self.members) | {
             "quality": asdict(self.quality),
-            "save": self.save,
+            "save": [*self.save, *[PAGE_KIND] * self.with_page],
             "finished": finished,
             "seconds": round(seconds, 2),
             "images": images,
@@ -283,18 +285,16 @@ def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:
     return record if record["digest"] == read.digest else None
 
 
-def summary_lines(summary: Summary, out: Path, save: Collection[str]) -> list[str]:
+def summary_lines(summary: Summary, out: Path, save: Iterable[str]) -> list[str]:
     """What a person wants to know of a run at its end."""
     images, lungs = summary.images, Counter(image["lungs"] for image in summary.images)
     pace = f"; {1000 * summary.seconds / summary.predicted:.0f} ms a film" if summary.predicted else ""
-    written = (*(f"{kind}/" for kind in save if kind in OUTPUTS), COCO_RESULTS, MEASUREMENTS, RUN)
+    written = (*(PAGE if kind == PAGE_KIND else f"{kind}/" for kind in save), COCO_RESULTS, MEASUREMENTS, RUN)
     lines = [
         f"{len(images)} films: both lungs on {lungs[2]}, one on {lungs[1]}, none on {lungs[0]}; "
         f"{summary.skipped} files skipped{pace}",
         f"{out}: {', '.join(written)}",
     ]
-    if PAGE_KIND in save:
-        lines.append(f"{out / PAGE}: shows them; python scripts/review.py {out} saves what you decide there")
     reasons = Counter(reason.partition(" (")[0] for image in images for reason in image["reasons"])
     if images:
         listed = f": {', '.join(f'{count} {reason}' for reason, count in reasons.most_common())}" if reasons else ""

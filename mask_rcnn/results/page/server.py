@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import mimetypes
+import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -15,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from mask_rcnn.dataset.decisions import ACCEPT, DECISIONS, MARKS, REJECT, Decision, read_decisions, write_decisions
 from mask_rcnn.results.names import PAGE, PAGE_FILES
@@ -148,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.NOT_FOUND, "no film of the page") from error
         if name.startswith("file:"):  # of another drive
             name = urlsplit(name).path.lstrip("/")
-        file = self.server.folder / unquote(name)
+        file = self.server.folder / os.fsdecode(unquote_to_bytes(name))
         if mimetypes.guess_type(file.name)[0] not in _FILM_KINDS:
             raise _Refused(HTTPStatus.NOT_FOUND, "no film that a browser shows")
         return file

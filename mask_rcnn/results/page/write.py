@@ -159,7 +159,7 @@ def _details(out: Path, film: PageFilm, details: Details) -> dict[str, Any]:
     is_own = (out / own).is_file()
     return {
         "id": film.image_id,
-        "film": own if is_own else quote(_relative(film.path, out)),
+        "film": own if is_own else _address(film.path, out),
         "invert": film.inverted and not is_own,
         "height": details.size[0],
         "width": details.size[1],
@@ -173,9 +173,10 @@ def _details(out: Path, film: PageFilm, details: Details) -> dict[str, Any]:
     }
 
 
-def _relative(path: Path, folder: Path) -> str:
+def _address(path: Path, folder: Path) -> str:
+    """Of a file as seen from a folder; Linux allows any bytes in a name, and so does an address."""
     try:
-        return Path(os.path.relpath(path, folder.resolve())).as_posix()
+        return quote(os.fsencode(Path(os.path.relpath(path, folder.resolve())).as_posix()))
     except ValueError:  # another drive
         return path.as_uri()
 

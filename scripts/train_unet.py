@@ -72,11 +72,9 @@ class Batches(keras.utils.PyDataset):
         self._begun = True
 
     def on_epoch_end(self) -> None:
-        # Moved on here, since Keras makes the first batches of an epoch before it reports its beginning. It reports an end
-        # once before there was a beginning.
-        if self._begun:
-            self.epoch, self._begun = self.epoch + 1, False
-            self.order = self._order()
+        # As ``mask_rcnn.dataset.batches`` does: Keras makes the first batches of an epoch before it reports its beginning.
+        self.epoch, self._begun = self.epoch + self._begun, False
+        self.order = self._order()
 
     def __len__(self) -> int:
         return len(self.order) // self.batch

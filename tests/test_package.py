@@ -20,7 +20,8 @@ from mask_rcnn.lungs import SIDES
 ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms"
 TREE = (
-    "mask_rcnn", "create_dataset", "configs", "models", "setup.cfg", "pyproject.toml", "README.md", "LICENSE", "MODEL_CARD.md",
+    "mask_rcnn", "create_dataset", "configs", "models", "setup.cfg", "pyproject.toml", "README.md", "LICENSE",
+    "MODEL_CARD.md",
 )  # fmt: skip
 
 FIVE_LINES = """

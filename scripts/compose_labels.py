@@ -1,7 +1,8 @@
 """Makes films that ``train.py`` can learn from out of drawings that hold the heart (``create_dataset/composite.py``).
 
-    python scripts/compose_labels.py --unet runs/unet.weights.h5 --heart-unet runs/heart.weights.h5 \\
-        --data ../shared/data/v7_children --held-out configs/held_out.csv --out runs/composed
+    python scripts/compose_labels.py --unet runs/unet.h5 --heart-unet runs/heart.h5 --data my_films --out runs/composed
+
+``--held-out configs/held_out.csv`` leaves out the films of that list.
 
 ``OUT/SET/images`` links to the set's films, ``OUT/SET/masks`` gets the labels of those that are not held out, and
 ``films.csv`` is the set's own, so that patients are known. Films whose labels are there already are passed over.

@@ -1,8 +1,7 @@
 """Measures how well networks find the lungs on films whose lungs are annotated: each network, and their bag.
 
     python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/jsrt --spacing 1.6
-    python scripts/evaluate.py --unet models/unet/efficientnetb0.weights.h5 --data ../shared/data/{openist,v7_children} \\
-        --held-out configs/held_out.csv
+    python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/openist --held-out configs/held_out.csv
 
 ``--data`` is a folder with ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2
 (right), a COCO JSON, or the published JSON. Where a mask has another size than its film, the found lungs are brought to

@@ -2,8 +2,8 @@
 
     python scripts/fit_chest.py --src ../shared/data/shenzhen/images ../shared/data/kaggle
 
-Writes ``create_dataset/typical_chest.json`` (see ``create_dataset/chest.py``) from the films on which the U-Net finds two
-lungs. What it learns are sums over all films; those furthest from the others are left out of the shapes.
+Writes ``mask_rcnn/checks/typical_chest.json`` (see ``mask_rcnn/checks/chest.py``) from the films on which the U-Net
+finds two lungs. What it learns are sums over all films; those furthest from the others are left out of the shapes.
 """
 
 from __future__ import annotations

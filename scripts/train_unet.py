@@ -72,11 +72,9 @@ class Batches(keras.utils.PyDataset):
         self._begun = True
 
     def on_epoch_end(self) -> None:
-        # Moved on here, since Keras makes the first batches of an epoch before it reports its beginning. It reports an end
-        # once before there was a beginning.
-        if self._begun:
-            self.epoch, self._begun = self.epoch + 1, False
-            self.order = self._order()
+        # As ``mask_rcnn.dataset.batches`` does: Keras makes the first batches of an epoch before it reports its beginning.
+        self.epoch, self._begun = self.epoch + self._begun, False
+        self.order = self._order()
 
     def __len__(self) -> int:
         return len(self.order) // self.batch
@@ -134,12 +132,12 @@ def describe(scores: Mapping[str, Sequence[float]]) -> tuple[float, str]:
     return float(np.mean(list(means.values()))), ", ".join(lines)
 
 
-def limited(films: Sequence[UNetFilm], most: int) -> list[UNetFilm]:
-    """At most so many films of each source."""
+def limited(films: Sequence[UNetFilm], most: int, seed: int) -> list[UNetFilm]:
+    """At most so many films of each source, drawn at random: their names are often in the order of what they show."""
     by_source = defaultdict(list)
-    for film in films:
-        by_source[film.source].append(film)
-    return [film for some in by_source.values() for film in some[:most]]
+    for k in np.random.default_rng(seed).permutation(len(films)):
+        by_source[films[k].source].append(films[k])
+    return [film for _, some in sorted(by_source.items()) for film in some[:most]]
 
 
 def _count_of_source(text: str) -> tuple[str, int]:
@@ -179,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_unet(arguments.weights) if arguments.weights else build_unet(arguments.encoder)
     except (DatasetError, WeightsError) as error:
         raise SystemExit(f"train_unet: {error}") from error
-    others = limited(others, arguments.choose_by)
+    others = limited(others, arguments.choose_by, arguments.seed)
     print(f"{len(films)} films to train on, {len(others)} to choose the best epoch by", flush=True)
 
     log_path, last, best = arguments.run / "log.csv", arguments.run / f"last{ENDING}", arguments.run / f"best{ENDING}"

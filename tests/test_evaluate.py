@@ -407,7 +407,7 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(
     assert "no such file" in capsys.readouterr().err
     write_rectangles(tmp_path / "data", 1)
     assert script.main(["--weights", str(tmp_path / "none.h5"), "--data", str(tmp_path / "data"), "--device", "cpu"]) == 1
-    assert "none.h5: there is no such file; " in capsys.readouterr().err
+    assert "none.h5: there is no such file or folder; " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main(["--weights", "none.h5", "--data", str(tmp_path), "--spacing", "0"])
     assert "must be above 0" in capsys.readouterr().err

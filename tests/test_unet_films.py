@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from script import copy_phantoms, load_script
 
-from create_dataset.unet_films import films_of_epoch, read_films
+from create_dataset.unet_films import UNetFilm, films_of_epoch, read_films
 from mask_rcnn.dataset.conventions import UNKNOWN
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import HeldOut, ListedFilm
@@ -118,3 +118,14 @@ def test_a_training_keeps_its_best_epoch_and_goes_on_where_it_was(
     train("chosen", 3)
     assert (tmp_path / "chosen" / "best.weights.h5").read_bytes() != (tmp_path / "chosen" / "last.weights.h5").read_bytes()
     assert "0.7000" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_films_to_choose_by_are_drawn_from_each_source(script: ModuleType) -> None:
+    one = np.zeros((2, 2), np.uint8)
+    films = [UNetFilm(source, np.full((2, 2), k, np.uint8), one, one) for source in "ab" for k in range(20)]
+    chosen = script.limited(films, 6, 0)
+    assert [film.source for film in chosen] == ["a"] * 6 + ["b"] * 6
+    numbers = [int(film.square[0, 0]) for film in chosen[:6]]
+    assert len(set(numbers)) == 6 and max(numbers) > 6
+    assert numbers == [int(film.square[0, 0]) for film in script.limited(films, 6, 0)[:6]]
+    assert len(script.limited(films, 100, 0)) == 40

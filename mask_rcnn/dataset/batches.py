@@ -67,10 +67,16 @@ class TrainingBatches(keras.utils.PyDataset):  # type: ignore[misc]
         self.anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
 
     def on_epoch_begin(self) -> None:
-        """Moves on to the next epoch, but for the first time, when ``first_epoch`` begins."""
-        # Beginnings are counted since Keras reports the end of an epoch once before there was one.
-        self.epoch += self._begun
+        """Notes that an epoch was begun."""
         self._begun = True
+
+    def on_epoch_end(self) -> None:
+        """Moves on to the next epoch.
+
+        Keras makes an epoch's first batches before it reports its beginning, so that moving on there would be too late at
+        times; and it reports an end once before there was a beginning.
+        """
+        self.epoch, self._begun = self.epoch + self._begun, False
 
     def __len__(self) -> int:
         return math.ceil(len(self.films) / self.config.training.batch_size)

@@ -36,8 +36,10 @@ def callbacks_of(
             raise TrainingError(f"a loss is not finite at step {batch + 1}: {listed}; lower training.learning_rate")
 
     def measure(epoch: int, logs: dict[str, float] | None = None) -> None:
-        if validation and logs is not None:
-            logs.update(validation_dice(model, validation))
+        if logs is not None:
+            logs["learning_rate"] = float(model.network.optimizer.learning_rate)  # of the epoch's last step
+            if validation:
+                logs.update(validation_dice(model, validation))
 
     def keep(epoch: int, logs: Mapping[str, float] | None = None) -> None:
         scores = {key: round(float(value), 5) for key, value in (logs or {}).items()}

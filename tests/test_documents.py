@@ -46,6 +46,7 @@ INSTALLED = {
     "lungs-create-dataset": "create_dataset.py",
     "lungs-train": "train.py",
     "lungs-inference": "inference.py",
+    "lungs-review": "scripts/review.py",
 }
 
 # Words of earlier drafts, and what prose says instead.

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: the command line is wrong, or wants help.
     """
     parser = CommandLine(
-        "review.py", f"Serves the page of a run on this machine and saves decisions in {DECISIONS} beside it.",
-        "FOLDER [--port PORT]", ["review.py results", "review.py data/dataset --port 9000"],
+        "scripts/review.py", f"Serves the page of a run on this machine and saves decisions in {DECISIONS} beside it.",
+        "FOLDER [--port PORT]", ["scripts/review.py results", "scripts/review.py data/dataset --port 9000"],
     )  # fmt: skip
     parser.add_argument("folder", type=Path, metavar="FOLDER", help=f"the --out of a run, which holds {PAGE}")
     parser.add_argument("--port", type=int, default=PORT, help="port on 127.0.0.1, 0 for a free one (default: %(default)s)")
@@ -41,9 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, OverflowError) as error:
         print(f"review: port {arguments.port} cannot be used ({error}); give another --port", file=sys.stderr)
         return NOTHING_DONE
-    print(f"open {server.address} in a browser; decisions go to {folder / DECISIONS}; Ctrl-C ends", flush=True)
     with server:
         try:
+            print(f"open {server.address} in a browser; decisions go to {folder / DECISIONS}; Ctrl-C ends", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("review: ended; every decision is saved", file=sys.stderr)

@@ -25,27 +25,10 @@ from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.run.engine import ReadFilm
 from mask_rcnn.utils import centroid
 
 # What the journal has of a film besides its id and its file's version and digest.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
-
-
-def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
-    """A film's line of the journal but for its id: its ``result_record``, and what its file and its results are known by.
-
-    Args:
-        film: as it was read.
-        result: of its label mask and picture.
-        lungs, labels, members: as for ``result_record``.
-    """
-    return {
-        "result": result,
-        "version": film.version,
-        "digest": film.digest,
-        **result_record(film.radiograph, film.inverted, lungs, labels, members),
-    }
 
 
 def result_record(

@@ -30,8 +30,8 @@ import numpy as np
 from PIL import Image
 
 from mask_rcnn.bag.lung import Lung
-from mask_rcnn.bag.members import Member, load_members, predict
-from mask_rcnn.config import READING_SECTIONS, Config, QualityConfig, apply_settings
+from mask_rcnn.bag.members import Member, load_members, predict, split_settings
+from mask_rcnn.config import Config, QualityConfig, apply_settings
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.films.images import FilmError, check_size, to_8_bit
 from mask_rcnn.films.levels import equalise
@@ -193,11 +193,9 @@ def load_bag(weights: str | Path | Sequence[str | Path] | None = None, settings:
     """
     if weights is None:
         weights = shipped_members()
-    files = [weights] if isinstance(weights, (str, Path)) else weights
-    quality = apply_settings(Config(), settings, (*READING_SECTIONS, "quality")).quality
+    quality, of_networks = split_settings(settings)
     import_keras()
-    of_networks = [setting for setting in settings if not setting.startswith("quality.")]
-    return Bag(load_members([os.fspath(file) for file in files], of_networks), quality)
+    return Bag(load_members(_paths(weights), of_networks), quality)
 
 
 def evaluate(bag: Bag | str | Path | Sequence[str | Path], data: str | Path, spacing: float | None = None) -> Scores:

@@ -17,50 +17,37 @@ from mask_rcnn.dataset.decisions import DECISIONS
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.system.backend import DeviceError
-from mask_rcnn.system.command_line import DONE, NOTHING_DONE, STOPPED, CommandLine, positive
-from mask_rcnn.system.console import console, forgiving_streams
+from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, positive, run_command
 from mask_rcnn.system.formats import FormatError
 from mask_rcnn.system.shipped import shipped_unet
 
-OWN_UNET = shipped_unet()
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status.
-
-    Raises:
-        SystemExit: the command line is wrong, or wants help or the version.
-    """
-    forgiving_streams()
-    argv = sys.argv[1:] if argv is None else list(argv)
-    arguments = parse(argv)
-    with console(arguments.verbosity):
-        try:
-            return run(arguments, f"create_dataset.py {shlex.join(argv)}")
-        except KeyboardInterrupt:
-            print(f"stopped; the same command goes on where it was (--out {arguments.out})", file=sys.stderr)
-            return STOPPED
-        except (RunError, FormatError, ConfigError, SourceError, WeightsError, DatasetError, DeviceError) as error:
-            print(error, file=sys.stderr)
-            return NOTHING_DONE
-        except OSError as error:
-            where = error.filename or arguments.out
-            print(
-                f"{where}: {error.strerror or error}; check --out and the disk, the same command goes on where it was",
-                file=sys.stderr,
-            )
-            return NOTHING_DONE
+    """Runs the command, as ``run_command`` does; returns its exit status."""
+    return run_command(argv, parse, run, complaint)
 
 
-def run(arguments: argparse.Namespace, command: str) -> int:
+def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None:
+    """The line about an error; None where it is a fault of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        return f"stopped; the same command goes on where it was (--out {arguments.out})"
+    if isinstance(error, (RunError, FormatError, ConfigError, SourceError, WeightsError, DatasetError, DeviceError)):
+        return str(error)
+    if isinstance(error, OSError):
+        where = error.filename or arguments.out
+        return f"{where}: {error.strerror or error}; check --out and the disk, the same command goes on where it was"
+    return None
+
+
+def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     config = load_config(arguments.config) if arguments.config else Config()
     settings = Settings(
         arguments.out, arguments.laterality, apply_settings(config, arguments.settings, ["quality"]).quality,
-        arguments.batch, arguments.device, arguments.export == "legacy", arguments.copy_images, command,
-        arguments.decisions,
+        arguments.batch, arguments.device, arguments.export == "legacy", arguments.copy_images,
+        f"create_dataset.py {shlex.join(argv)}", arguments.decisions,
     )  # fmt: skip
-    unets = find_unets(arguments.unet or [OWN_UNET])
+    unets = find_unets(arguments.unet or [shipped_unet()])
     sources = find_sources(arguments.src, arguments.out)
     if not sources.films:
         print("there is nothing to do; give --src a folder with JPEG, PNG, TIFF, BMP, WebP or DICOM films", file=sys.stderr)
@@ -103,5 +90,4 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         help=f"a person's decisions on films, as the page saves them: rejected films are out, accepted "
                              f"ones in (default: {DECISIONS} in --out, which is always read)")
     parser.add_common()
-    arguments: argparse.Namespace = parser.parse_args(argv)
-    return arguments
+    return parser.parse_args(argv)

@@ -18,6 +18,7 @@ from scipy.ndimage import median_filter, uniform_filter1d
 
 from mask_rcnn.dataset.conventions import LEARNT_SHARE
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.utils import row_edges
 
 ROWS = 0.1  # of a lung's height: over so many rows the shares are compared and smoothed
 MIN_FOUND = 0.5  # of the share of the rows around: where less was found, the network missed it
@@ -32,10 +33,9 @@ def compose(drawn: np.ndarray, found: np.ndarray, heart: np.ndarray, category: i
     """
     if category == RIGHT_LUNG:
         return compose(drawn[:, ::-1], found[:, ::-1], heart[:, ::-1], LEFT_LUNG)[:, ::-1]
-    rows = np.flatnonzero(drawn.any(axis=1))
+    rows, first, end = row_edges(drawn)
     if not len(rows):
         return np.zeros(drawn.shape, bool)
-    first, end = drawn[rows].argmax(axis=1), drawn.shape[1] - drawn[rows, ::-1].argmax(axis=1)
     within = found & drawn
     begin = np.where(within[rows].any(axis=1), within[rows].argmax(axis=1), -1)
     shares = np.where(begin >= 0, (end - begin) / (end - first), np.nan)

@@ -53,7 +53,7 @@ def fill_holes(mask: np.ndarray) -> np.ndarray:
 
 def two_largest(mask: np.ndarray) -> np.ndarray:
     """Keeps the two largest connected parts of a mask, or fewer where there are fewer."""
-    return np.asarray(np.logical_or.reduce([np.zeros(mask.shape, bool), *islice(_parts(mask), 2)]))
+    return np.asarray(np.logical_or.reduce([np.zeros(mask.shape, bool), *islice(parts_of(mask), 2)]))
 
 
 def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int, np.ndarray]:
@@ -71,7 +71,7 @@ def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int,
     Returns:
         {category id: bool [height, width]}, of no, one or two lungs.
     """
-    parts = [part for part in islice(_parts(mask), 2) if part.sum() >= MIN_LUNG_SHARE * mask.size]
+    parts = [part for part in islice(parts_of(mask), 2) if part.sum() >= MIN_LUNG_SHARE * mask.size]
     if parts and (len(parts) == 1 or parts[1].sum() < MIN_PAIR_RATIO * parts[0].sum()):
         parts = cut_bridge(parts[0]) or parts
     if len(parts) == 2 and _is_one_lung(*parts):
@@ -108,13 +108,13 @@ def cut_bridge(part: np.ndarray) -> list[np.ndarray]:
         return []
     depth = _distance_to(~part)
     for radius in range(1, int(depth.max()) + 1):
-        cores = list(islice(_parts(depth > radius), 2))
+        cores = list(islice(parts_of(depth > radius), 2))
         if len(cores) < 2:
             continue
         to_first, to_second = map(_distance_to, cores)
         first = part & (to_first <= to_second)
         # A half keeps its largest piece: beyond the other lung's edge there may be pixels nearer to this one.
-        lungs = sorted((next(_parts(half)) for half in (first, part & ~first)), key=np.sum, reverse=True)
+        lungs = sorted((next(parts_of(half)) for half in (first, part & ~first)), key=np.sum, reverse=True)
         (y1, x1), (y2, x2) = map(centroid, lungs)
         beside = abs(x1 - x2) >= max(abs(y1 - y2), MIN_SPACING * part.shape[1])
         if beside and lungs[1].sum() >= MIN_PAIR_RATIO * lungs[0].sum():
@@ -154,7 +154,7 @@ def join_pieces(lungs: dict[int, np.ndarray], rest: np.ndarray, laterality: str 
         rest: bool [height, width], the parts that are in no lung.
     """
     lungs = dict(lungs)
-    for piece in _parts(rest):
+    for piece in parts_of(rest):
         gaps = {category: float(_distance_to(lung)[piece].min()) for category, lung in lungs.items()}
         category = min(gaps, key=gaps.__getitem__, default=0)
         if not category or piece.sum() < MIN_PIECE_RATIO * lungs[category].sum():
@@ -214,7 +214,7 @@ def find_lungs(votes: np.ndarray, height: int, width: int, laterality: str = "pa
     return enlarge_lungs(find_small_lungs(votes, laterality), votes, height, width)
 
 
-def _parts(mask: np.ndarray) -> Iterator[np.ndarray]:
+def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
     """The connected parts of a mask, the largest first."""
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     areas = statistics[1:, cv2.CC_STAT_AREA]

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from create_dataset.unet import WeightsError, encoder_of, load_unet
 from mask_rcnn.system.console import step
-from mask_rcnn.system.paths import PathError, expand_files
+from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.system.progress import warn
 
 if TYPE_CHECKING:
     import keras
-
-WEIGHTS_ENDINGS = (".h5", ".hdf5")  # of the files that a folder of weights is taken for
 
 
 class Unet(NamedTuple):

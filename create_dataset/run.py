@@ -38,9 +38,8 @@ from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.results.names import PAGE, PAGE_FILES
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
-from mask_rcnn.system.backend import library_versions
-from mask_rcnn.system.console import detail, inform, note
-from mask_rcnn.system.devices import choose_device
+from mask_rcnn.system.console import note
+from mask_rcnn.system.devices import start_device
 from mask_rcnn.system.files import writable, write_json
 from mask_rcnn.system.paths import PathError, expand_paths
 from mask_rcnn.system.progress import progress, warn
@@ -87,8 +86,7 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         journal = open_journal(settings, unets, films)
         members: list[keras.Model] = []
         if any(film not in journal for film in films):
-            inform(choose_device(settings.device, BACKENDS))
-            detail(", ".join(f"{name} {version}" for name, version in library_versions().items()))
+            start_device(settings.device, BACKENDS)
             loaded, members = load_members(unets)
             if loaded != unets:  # a smaller ensemble has a journal of its own
                 unets, journal = loaded, open_journal(settings, loaded, films)

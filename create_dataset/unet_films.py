@@ -8,13 +8,11 @@ Shapes
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of, known_labels
@@ -27,6 +25,7 @@ from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.films.square import resize_labels
+from mask_rcnn.system.progress import progress, warn
 
 
 class UNetFilm(NamedTuple):
@@ -71,11 +70,11 @@ def read_films(
 def _load(records: Sequence[FilmRecord], hearts: Path | None) -> list[UNetFilm]:
     conventions = {source: convention_of(source) for source in {record.source for record in records}}
     films = []
-    for record in tqdm(records, desc="films", unit="film", disable=None):
+    for record in progress(records, name="films", total=len(records)):
         try:
             film, drawn, _ = read_annotated(record)
         except (FilmError, DatasetError) as error:
-            print(f"left out {error}", file=sys.stderr)
+            warn(f"left out {error}")
             continue
         drawn = labels = resize_labels(drawn, SIDE, SIDE)
         name = Path(record.source).name

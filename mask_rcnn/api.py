@@ -29,18 +29,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from mask_rcnn.bag.lung import Lung, label_mask
-from mask_rcnn.bag.members import Member, load_members, paste, predict
-from mask_rcnn.bag.vote import bag_film
-from mask_rcnn.config import READING_SECTIONS, Config, QualityConfig, apply_settings
+from mask_rcnn.bag.lung import Lung
+from mask_rcnn.bag.members import Member, load_members, predict, split_settings
+from mask_rcnn.config import Config, QualityConfig, apply_settings
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.films.images import FilmError, check_size, to_8_bit
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.polarity import with_white_bones
 from mask_rcnn.films.radiograph import Radiograph, check_sides, read_radiograph
+from mask_rcnn.inference.film import film_result
 from mask_rcnn.lungs import SIDES
 from mask_rcnn.results.overlay import overlay
-from mask_rcnn.results.records import result_record, review_reasons
+from mask_rcnn.results.records import review_reasons
 from mask_rcnn.results.tables import COLUMNS, measurements
 from mask_rcnn.system.backend import import_keras
 from mask_rcnn.system.shipped import shipped_members, shipped_unet
@@ -129,10 +129,8 @@ class Bag:
                 yield self._result(film, of_film)
 
     def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
-        lungs = bag_film(paste(self.members, predictions, film.pixels.shape), self.config.bag)
-        labels = label_mask(lungs, film.pixels.shape)
         radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts)
-        record = result_record(radiograph, film.inverted, lungs, labels, len(self.members))
+        lungs, labels, record = film_result(self.members, radiograph, film.inverted, predictions)
         reasons = review_reasons(record, self.quality, self.config.bag.min_agreement)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)
@@ -195,11 +193,9 @@ def load_bag(weights: str | Path | Sequence[str | Path] | None = None, settings:
     """
     if weights is None:
         weights = shipped_members()
-    files = [weights] if isinstance(weights, (str, Path)) else weights
-    quality = apply_settings(Config(), settings, (*READING_SECTIONS, "quality")).quality
+    quality, of_networks = split_settings(settings)
     import_keras()
-    of_networks = [setting for setting in settings if not setting.startswith("quality.")]
-    return Bag(load_members([os.fspath(file) for file in files], of_networks), quality)
+    return Bag(load_members(_paths(weights), of_networks), quality)
 
 
 def evaluate(bag: Bag | str | Path | Sequence[str | Path], data: str | Path, spacing: float | None = None) -> Scores:

@@ -226,6 +226,12 @@ def centroid(mask: np.ndarray) -> tuple[float, float]:
     return row, column
 
 
+def row_edges(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of a mask that are not empty, and in each the first column of the mask and the one after its last."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    return rows, mask[rows].argmax(axis=1), mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
+
+
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """The tight box (y1, x1, y2, x2) of a mask; (0, 0, 0, 0) for an empty one."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 
 from create_dataset import pipeline, run
-from create_dataset.command import OWN_UNET
 from create_dataset.members import find_unets, load_members
 from create_dataset.unet import probabilities
 from mask_rcnn.dataset.coco import new_dataset
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.system.command_line import positive
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.shipped import shipped_unet
 
 PREPARED = 8  # batches, over and over
 
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
-    parser.add_argument("--unet", nargs="+", type=Path, default=[OWN_UNET], metavar="FILE")
+    parser.add_argument("--unet", nargs="+", type=Path, default=[shipped_unet()], metavar="FILE")
     parser.add_argument("--batch", type=positive, default=run.BATCH, metavar="N", help="default: %(default)s")
     parser.add_argument("--films", type=positive, metavar="N", help="the first N of each folder; default: all")
     given = parser.parse_args(argv)

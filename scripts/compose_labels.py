@@ -27,6 +27,7 @@ from create_dataset.composite import compose
 from create_dataset.lungs import find_lungs
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE
+from mask_rcnn.dataset.conventions import FILE_NAME, HEART_LEFT_OUT
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.dataset.records import read_annotated
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             (out / "images").symlink_to((folder / "images").resolve())
         if (folder / "films.csv").is_file():
             shutil.copyfile(folder / "films.csv", out / "films.csv")
-        (out / "convention.txt").write_text("heart left out\n")
+        (out / FILE_NAME).write_text(f"{HEART_LEFT_OUT}\n")
         todo = [(record, out / "masks" / f"{record.path.stem}.png") for record in records
                 if held_out is None or not held_out.why(record.path)]
         todo = [(record, path) for record, path in todo if not path.is_file()]

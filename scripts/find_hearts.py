@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from create_dataset.lungs import fill_holes
+from create_dataset.lungs import fill_holes, parts_of
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.errors import DatasetError
@@ -38,10 +38,10 @@ BATCH = 8
 
 def one_heart(probability: np.ndarray, margin: float) -> np.ndarray:
     """The largest part above one half, filled and widened by a share of the side: bool [256, 256]; empty where none is."""
-    count, parts, statistics, _ = cv2.connectedComponentsWithStats((probability > 0.5).astype(np.uint8), connectivity=4)
-    if count < 2:
+    largest = next(parts_of(probability > 0.5), None)
+    if largest is None:
         return np.zeros(probability.shape, bool)
-    heart = fill_holes(parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+    heart = fill_holes(largest)
     radius = round(margin * len(probability))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.dilate(heart.astype(np.uint8), kernel) > 0

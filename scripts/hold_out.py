@@ -3,7 +3,7 @@
     python scripts/hold_out.py --data ../shared/data --unet models/unet/efficientnetb0.weights.h5 --out configs/held_out.csv
 
 The patients of a set are sorted by a hash of their names and taken until there are as many films as ``SETS`` asks for;
-children are taken by class, so that opaque lungs are there in proportion. Copies are found by ``mask_rcnn.duplicates``
+children are taken by class, so that opaque lungs are there in proportion. Copies are found by ``mask_rcnn.films.duplicates``
 over all sets, drawn or not; films of a patient are told by tables and names. Run again it writes the same list.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import os
 import re
@@ -31,6 +30,7 @@ from create_dataset.unet import load_unet, prepare, probabilities
 from mask_rcnn.dataset.held_out import COLUMNS, COPY, HELD, PATIENT
 from mask_rcnn.dataset.patient_tables import read_table
 from mask_rcnn.dataset.patients import state_patients
+from mask_rcnn.dataset.split import lot
 from mask_rcnn.films.duplicates import find_groups, fingerprint
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.groups import Groups
@@ -114,9 +114,6 @@ def choose(films: Sequence[Film], groups: np.ndarray, seed: int = SEED) -> list[
     what a set holds out) is left to the training, else the films to report by would be of few patients.
     """
 
-    def lot(index: int) -> bytes:
-        return hashlib.blake2b(f"{seed}:{films[groups[index]].patient}".encode(), digest_size=8).digest()
-
     whys = [""] * len(films)
     held_groups: set[int] = set()
     for name, wanted in SETS.items():
@@ -131,7 +128,7 @@ def choose(films: Sequence[Film], groups: np.ndarray, seed: int = SEED) -> list[
                 of_group[int(groups[index])].append(index)
             share = wanted * len(members) / total
             count = sum(whys[index] == HELD for index in members)
-            for group in sorted(of_group, key=lot):
+            for group in sorted(of_group, key=lambda group: lot(seed, films[int(groups[group])].patient)):
                 if count >= share:
                     break
                 if group in held_groups or len(of_group[group]) > max(wanted / 10, 2):

@@ -36,10 +36,12 @@ from create_dataset.unet import SIDE, WeightsError, build_unet, load_unet
 from create_dataset.unet_films import UNetFilm, films_of_epoch, read_films
 from mask_rcnn.config import AugmentationConfig
 from mask_rcnn.dataset.augmentation import augment
+from mask_rcnn.dataset.batches import EpochBatches
 from mask_rcnn.dataset.conventions import UNKNOWN
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.evaluation.lateral import lateral_dice
+from mask_rcnn.evaluation.over_sets import FAILED
 from mask_rcnn.evaluation.overlap import dice
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.system.console import forgiving_streams
@@ -48,32 +50,27 @@ from mask_rcnn.weights.checkpoint import ENDING, halve
 
 STRENGTHS = AugmentationConfig(rotation=6, scale=0.12, shift=0.05, shading=0.08, noise=0.05, apparatus=0.3, flip=0.5)
 WHOLE = (0, 0, SIDE, SIDE)  # the window of a film that was stretched to the square
-FAILED = 0.9  # Dice of a lung
 MOMENTUM = 0.95  # of the moving statistics: at Keras's 0.99 those of the weights to start from would outlast short epochs
 
 
-class Batches(keras.utils.PyDataset):
+class Batches(EpochBatches):
     """Changed films, the same for the same seed and epoch."""
 
     def __init__(
         self, films: Sequence[UNetFilm], per_epoch: Mapping[str, int], strengths: AugmentationConfig, batch: int, seed: int,
         first_epoch: int,
     ) -> None:
-        super().__init__(workers=1)
+        super().__init__(first_epoch)
         self.films, self.per_epoch, self.strengths = films, per_epoch, strengths
-        self.batch, self.seed, self.epoch, self._begun = batch, seed, first_epoch, False
+        self.batch, self.seed = batch, seed
         self.sources = [film.source for film in films]
         self.order = self._order()
 
     def _order(self) -> np.ndarray:
         return films_of_epoch(self.sources, self.per_epoch, self.epoch, self.seed)
 
-    def on_epoch_begin(self) -> None:
-        self._begun = True
-
     def on_epoch_end(self) -> None:
-        # As ``mask_rcnn.dataset.batches`` does: Keras makes the first batches of an epoch before it reports its beginning.
-        self.epoch, self._begun = self.epoch + self._begun, False
+        super().on_epoch_end()
         self.order = self._order()
 
     def __len__(self) -> int:

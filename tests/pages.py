@@ -11,7 +11,7 @@ from mask_rcnn.films.radiograph import read_labels
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.page.films import PageFilm
 from mask_rcnn.results.page.tracing import trace
-from mask_rcnn.results.records import film_record, review_reasons
+from mask_rcnn.results.records import result_record, review_reasons
 from mask_rcnn.results.report import page_film, write_report
 from mask_rcnn.run.engine import read_once
 from mask_rcnn.utils import mask_box
@@ -31,10 +31,11 @@ def phantom_record(path: Path, image_id: int, agreement: float) -> dict[str, Any
     }
     one = {str(category): trace(lung.mask) for category, lung in lungs.items()}
     moved = [[value + 5 * (k % 2) for k, value in enumerate(polygon)] for polygon in one["1"]]
-    record = film_record(
-        read_once(path), f"{path.stem}.png", lungs, label_mask(lungs, labels.shape), 2, [one, {"1": moved, "2": one["2"]}]
+    film = read_once(path)
+    record = result_record(
+        film.radiograph, film.inverted, lungs, label_mask(lungs, labels.shape), 2, [one, {"1": moved, "2": one["2"]}]
     )
-    return {"id": image_id, **record}
+    return {"id": image_id, "result": f"{path.stem}.png", "version": film.version, "digest": film.digest, **record}
 
 
 def write_phantom_page(out: Path, paths: list[Path], names: list[str] | None = None) -> list[PageFilm]:

@@ -53,12 +53,11 @@ def load_stand_in(_: Any) -> DarkFields:
     return DarkFields()
 
 
-def start_nothing(*_: Any) -> str:
-    """In the place of ``choose_device``."""
-    return "running without a network"
+def start_nothing(*_: Any) -> None:
+    """In the place of ``start_device``."""
 
 
-STANDS_IN = ((members, "load_unet", load_stand_in), (run, "choose_device", start_nothing), (run, "library_versions", dict))
+STANDS_IN = ((members, "load_unet", load_stand_in), (run, "start_device", start_nothing))
 
 
 if __name__ == "__main__":

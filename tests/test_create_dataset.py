@@ -25,7 +25,7 @@ from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 
 from create_dataset import members as ensemble, pipeline
 from create_dataset.assemble import DATASET, TABLE, group_films
-from create_dataset.command import OWN_UNET, main
+from create_dataset.command import main
 from create_dataset.lungs import find_lungs
 from create_dataset.run import BATCH, LEGACY
 from create_dataset.sources import find_films
@@ -38,12 +38,13 @@ from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.results.names import PAGE, PAGE_FILES
+from mask_rcnn.system.shipped import shipped_unet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHANTOMS = sorted((REPOSITORY / "data" / "phantoms" / "images").glob("*.png"))
 
 needs_unet = pytest.mark.skipif(
-    not OWN_UNET.exists(), reason="the U-Net is not in models/unet; scripts/train_unet.py makes it"
+    not shipped_unet().exists(), reason="the U-Net is not in models/unet; scripts/train_unet.py makes it"
 )
 
 
@@ -63,7 +64,7 @@ def load_once() -> Callable[[Path], keras.Model]:
 def own_unet(monkeypatch: pytest.MonkeyPatch, load_once: Callable[[Path], keras.Model]) -> keras.Model:
     """The U-Net that ships."""
     monkeypatch.setattr(ensemble, "load_unet", load_once)
-    return load_once(OWN_UNET)
+    return load_once(shipped_unet())
 
 
 @pytest.fixture
@@ -329,7 +330,7 @@ def test_every_hostile_file_gets_its_answer(
     hostile.make_hostile_folder(source)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     (no_unet := tmp_path / "torn.hdf5").write_bytes(b"no weights")
-    assert main(["--src", str(source), "--out", str(out), "--unet", str(no_unet), str(OWN_UNET)]) == 0
+    assert main(["--src", str(source), "--out", str(out), "--unet", str(no_unet), str(shipped_unet())]) == 0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 2**20, "the bomb would take 3.6 GB"
     errors = capsys.readouterr().err.splitlines()
     assert not any("Traceback" in line for line in errors)

@@ -17,16 +17,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mask_rcnn.config import CLASS_COUNT, READING_SECTIONS, Config, ConfigError, apply_settings, differing_keys
+from mask_rcnn.config import (
+    CLASS_COUNT,
+    READING_SECTIONS,
+    Config,
+    ConfigError,
+    QualityConfig,
+    apply_settings,
+    differing_keys,
+)
 from mask_rcnn.system.console import detail, step
 from mask_rcnn.system.memory import is_out_of_memory
-from mask_rcnn.system.paths import PathError, expand_files
+from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.utils import MoldedFilm, mold_film
 
 if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
     from mask_rcnn.model import MaskRCNN, Prediction
 
-WEIGHTS_ENDINGS = (".h5", ".hdf5")  # of the files that a folder of weights is taken for
+SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that a user of a bag may change: how it reads and judges
 
 
 class InferenceError(ValueError):
@@ -86,6 +94,16 @@ def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[
               f"{differing[0]}=VALUE for others", file=sys.stderr)
     users = Counter(id(member.network) for member in members)
     return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
+
+
+def split_settings(settings: Sequence[str]) -> tuple[QualityConfig, list[str]]:
+    """Settings of the sections ``SETTABLE``: the thresholds of the checks, and the settings that are for the networks.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    quality = apply_settings(Config(), settings, SETTABLE).quality
+    return quality, [setting for setting in settings if not setting.startswith("quality.")]
 
 
 def expand(patterns: Sequence[str | os.PathLike[str]]) -> list[str]:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mask_rcnn.config import ConfigError, load_config
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
-from mask_rcnn.system.backend import library_versions
-from mask_rcnn.system.command_line import DONE, NOTHING_DONE, STOPPED, CommandLine
-from mask_rcnn.system.console import console, detail, forgiving_streams, inform
-from mask_rcnn.system.devices import DeviceError, choose_device
+from mask_rcnn.system.command_line import DONE, CommandLine, run_command
+from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.training.bag import train_bag
 from mask_rcnn.training.run_folder import TrainingError
@@ -22,36 +19,24 @@ from mask_rcnn.weights.checkpoint import CheckpointError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status.
-
-    Raises:
-        SystemExit: the command line is wrong, or wants help or the version.
-    """
-    forgiving_streams()
-    arguments = parse(argv)
-    with console(arguments.verbosity):
-        try:
-            run(arguments)
-        except (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError, RunError) as error:
-            return _fail(error)
-        except OSError as error:
-            return _fail(f"{error.filename or arguments.out}: {error.strerror or error}; the same command goes on")
-        except KeyboardInterrupt:
-            print("train: stopped; the same command goes on after the last whole epoch", file=sys.stderr)
-            return STOPPED
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            return _fail("too little memory; set training.batch_size lower, or network.image_size or the networks' channels")
-    return DONE
+    """Runs the command, as ``run_command`` does; returns its exit status."""
+    return run_command(argv, parse, run, complaint)
 
 
-def _fail(reason: object) -> int:
-    print(f"train: {reason}", file=sys.stderr)
-    return NOTHING_DONE
+def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None:
+    """The line about an error; None where it is a fault of the program."""
+    if isinstance(error, KeyboardInterrupt):
+        return "train: stopped; the same command goes on after the last whole epoch"
+    if isinstance(error, (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError, RunError)):
+        return f"train: {error}"
+    if isinstance(error, OSError):
+        return f"train: {error.filename or arguments.out}: {error.strerror or error}; the same command goes on"
+    if is_out_of_memory(error):
+        return "train: too little memory; set training.batch_size lower, or network.image_size or the networks' channels"
+    return None
 
 
-def run(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     """Calls the library; all that was given is checked before any work."""
     config = load_config(arguments.config, arguments.settings)
     if arguments.weights is not None and str(arguments.weights) != imagenet.NAME:
@@ -60,12 +45,12 @@ def run(arguments: argparse.Namespace) -> None:
     members = range(1, config.bag.members + 1) if arguments.member is None else [arguments.member]
     if not 1 <= members[0] <= config.bag.members:
         raise ConfigError(f"--member {members[0]}: the bag has members 1 to {config.bag.members}")
-    inform(choose_device(arguments.device))
-    detail(", ".join(f"{name} {version}" for name, version in library_versions().items()))
+    start_device(arguments.device)
     train_bag(config, members, arguments.out, arguments.runs, arguments.weights)
+    return DONE
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments of the command line."""
     parser = CommandLine(
         "train.py", "Trains the members of a bag of Mask R-CNNs.", "--config FILE [--weights FILE] [options]",
@@ -83,5 +68,4 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="checkpoints, logs and TensorBoard (default: %(default)s)")
     parser.add_common()
-    arguments: argparse.Namespace = parser.parse_args(argv)
-    return arguments
+    return parser.parse_args(argv)

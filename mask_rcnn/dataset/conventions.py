@@ -20,6 +20,7 @@ import numpy as np
 from mask_rcnn.config import CONFIG_FOLDER
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.lungs import CATEGORIES, RIGHT_LUNG
+from mask_rcnn.utils import row_edges
 
 HEART_LEFT_OUT, HEART_DRAWN_IN = "heart left out", "heart drawn in"
 CONVENTIONS = (HEART_LEFT_OUT, HEART_DRAWN_IN)
@@ -73,10 +74,9 @@ def lateral_band(drawn: np.ndarray, category: int, share: float = LATERAL_SHARE)
 
 def _band_to_the_right(drawn: np.ndarray, share: float) -> np.ndarray:
     height, width = drawn.shape
-    rows = np.flatnonzero(drawn.any(axis=1))
+    rows, first, end = row_edges(drawn)
     if not len(rows):
         return np.ones(drawn.shape, bool)
-    first, end = drawn[rows].argmax(axis=1), width - drawn[rows, ::-1].argmax(axis=1)
     limits = end - share * (end - first)
     every = np.arange(height)
     below = np.clip(np.searchsorted(rows, every), 0, len(rows) - 1)

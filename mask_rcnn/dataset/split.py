@@ -13,6 +13,11 @@ from mask_rcnn.dataset.patients import describe_split
 from mask_rcnn.dataset.records import FilmRecord
 
 
+def lot(seed: int, group: str) -> bytes:
+    """By which groups are put in an order that is at random, and stays where groups are added."""
+    return hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest()
+
+
 def split_records(
     records: Sequence[FilmRecord], train_fraction: float, seed: int
 ) -> tuple[list[FilmRecord], list[FilmRecord]]:
@@ -23,9 +28,6 @@ def split_records(
     that grows keeps nearly all of its films on their side. Of two groups or more, each side has at least one.
     """
 
-    def lot(group: str) -> bytes:
-        return hashlib.blake2b(f"{seed}:{group}".encode(), digest_size=8).digest()
-
     homes: dict[str, str] = {}
     for record in records:
         homes[record.group] = min(record.source, homes.get(record.group, record.source))
@@ -34,7 +36,7 @@ def split_records(
         groups_of[home].append(group)
     training: set[str] = set()
     for groups in groups_of.values():
-        groups.sort(key=lambda group: (lot(group), group))
+        groups.sort(key=lambda group: (lot(seed, group), group))
         training.update(groups[: min(max(round(train_fraction * len(groups)), 1), max(len(groups) - 1, 1))])
     train = [record for record in records if record.group in training]
     return train, [record for record in records if record.group not in training]

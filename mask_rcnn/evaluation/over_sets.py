@@ -18,6 +18,13 @@ FAILED = 0.9  # Dice of a lung: below it a film fails
 WHOLE = tuple(f"dice_{side}" for side in SIDES.values())  # what a set is judged by whose drawings leave the heart out
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table, its columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+
+
 def summarise_set(name: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
     """What the films of one set come to.
 
@@ -57,9 +64,7 @@ def set_lines(sets: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         failed = f"{one['failed']} ({100 * one['failed'] / one['films']:.1f} %)"
         lines.append([one["set"], one["measure"], str(one["films"]), told(one["left"]), told(one["right"]), failed,
                       str(one["missed"]), str(one["swapped"])])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+    yield from aligned(lines)
     means = [one[side]["mean"] for side in SIDES.values() for one in sets if one[side]["mean"] is not None]
     least = f", least mean {min(means):.4f}, mean of means {np.mean(means):.4f}" if means else ""
     failed_films, films = (sum(one[key] for one in sets) for key in ("failed", "films"))

@@ -15,9 +15,9 @@ from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.bag.members import Member, paste
 from mask_rcnn.bag.vote import bag_film, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.results.page.tracing import trace
-from mask_rcnn.results.records import film_record
-from mask_rcnn.run.engine import ReadFilm
+from mask_rcnn.results.records import result_record
 
 if TYPE_CHECKING:
     from mask_rcnn.model import Prediction
@@ -28,31 +28,31 @@ class FilmResult(NamedTuple):
 
     lungs: dict[int, Lung]  # by category id
     labels: np.ndarray  # uint8 [height, width], at the film's size
-    record: Mapping[str, Any]  # as ``film_record`` makes it
+    record: Mapping[str, Any]  # as ``result_record`` makes it
 
 
 def film_result(
-    members: Sequence[Member], film: ReadFilm, predictions: Sequence[Prediction], result: str = ""
+    members: Sequence[Member], film: Radiograph, inverted: bool, predictions: Sequence[Prediction]
 ) -> FilmResult:
     """Pastes the members' masks, votes, and makes the label mask and the film's record.
 
     Args:
         members: of the bag.
-        film: as ``read_once`` gives it.
+        film: as it was read, its bones white.
+        inverted: whether its bones are black in its file.
         predictions: one a member, on the film, equalised.
-        result: the name of the film's files, for the record.
 
     Raises:
         InferenceError: there is too little memory.
     """
-    shape = film.radiograph.pixels.shape
+    shape = film.pixels.shape
     detections = paste(members, predictions, shape)
     lungs = bag_film(detections, members[0].network.config.bag)
     labels = label_mask(lungs, shape)
     outlines = [
         {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
     ]
-    return FilmResult(lungs, labels, film_record(film, result, lungs, labels, len(members), outlines))
+    return FilmResult(lungs, labels, result_record(film, inverted, lungs, labels, len(members), outlines))
 
 
 def recorded_result(record: Mapping[str, Any]) -> FilmResult:

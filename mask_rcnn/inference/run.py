@@ -217,19 +217,21 @@ class InferenceRun:
             return [record or of_film for record, of_film in zip(records, predictions, strict=True)]
 
         def finish(film: Film, item: tuple[Film, ReadFilm], predicted: Sequence[Prediction] | Entry) -> Entry:
+            read_film = item[1]
             if isinstance(predicted, dict):
                 found, kinds = recorded_result(predicted), self._missing(film)
             else:
-                found, kinds = film_result(self.members, item[1], predicted, film.result), self.save
-            contents = {kind: OUTPUTS[kind](item[1].radiograph.pixels, found, laterality) for kind in kinds}
+                found, kinds = film_result(self.members, read_film.radiograph, read_film.inverted, predicted), self.save
+            contents = {kind: OUTPUTS[kind](read_film.radiograph.pixels, found, laterality) for kind in kinds}
             for kind, content in contents.items():
                 write_bytes(self.out / kind / film.result, content)
             if self.with_page:  # made now, as the film is in memory
                 masks = {category: lung.mask for category, lung in found.lungs.items()}
                 write_pictures(
-                    self.out, film.path, item[1].radiograph.pixels, masks, ids[journal.key(film)], item[1].digest
+                    self.out, film.path, read_film.radiograph.pixels, masks, ids[journal.key(film)], read_film.digest
                 )
-            return dict(found.record)
+            known_by = {"result": film.result, "version": read_film.version, "digest": read_film.digest}
+            return {**known_by, **found.record}
 
         return work_through(films, read, predict_batch, finish, batch, skip)
 

@@ -25,37 +25,16 @@ from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.run.engine import ReadFilm
 from mask_rcnn.utils import centroid
 
 # What the journal has of a film besides its id and its file's version and digest.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
 
-def film_record(
-    film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+def result_record(
+    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
     outlines: Sequence[Mapping[str, list[list[int]]]] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """A film's line of the journal but for its id: its ``result_record``, and what its file and its results are known by.
-
-    Args:
-        film: as it was read.
-        result: of its label mask and picture.
-        lungs, labels, members: as for ``result_record``.
-        outlines: of each member's own lungs, polygons by category id, for the page; records of older programs have none.
-    """
-    return {
-        "result": result,
-        "version": film.version,
-        "digest": film.digest,
-        "outlines": list(outlines),
-        **result_record(film.radiograph, film.inverted, lungs, labels, members),
-    }
-
-
-def result_record(
-    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int
-) -> dict[str, Any]:
     """All that the tables hold of a film, fit for JSON.
 
     Args:
@@ -64,6 +43,7 @@ def result_record(
         lungs: as the bag found them.
         labels: the same, at the film's size.
         members: the number of networks, whatever they found.
+        outlines: of each member's own lungs, polygons by category id, for the page; records of older programs have none.
     """
     pixels, _, turned, doubts = film
     height, width = pixels.shape
@@ -76,6 +56,7 @@ def result_record(
         "turned": turned,
         "doubts": list(doubts),
         "agreement": _rounded(film_agreement(lungs, members)),
+        "outlines": list(outlines),
         "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
         "lungs": {
             str(category): {

@@ -24,7 +24,7 @@ def page_film(record: Record, name: str, path: Path, reasons: Sequence[str]) -> 
     """A film as the page has it.
 
     Args:
-        record: as ``film_record`` makes it, with its id.
+        record: as ``result_record`` makes it, with its id.
         name: in the tables.
         path: of its file.
         reasons: for review.

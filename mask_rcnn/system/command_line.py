@@ -1,4 +1,4 @@
-"""What the command lines of the three commands share: help, synopsis, ``--version``, ``-q``, ``-v``, ``--device``."""
+"""What the three commands share: help, synopsis, ``--version``, ``-q``, ``-v``, ``--device``, and exit statuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NoReturn
 
-from mask_rcnn.system.console import NORMAL, QUIET, VERBOSE
+from mask_rcnn.system.console import NORMAL, QUIET, VERBOSE, console, forgiving_streams
 from mask_rcnn.version import __version__
 
 DONE, NOTHING_DONE, WRONG_COMMAND_LINE, STOPPED = 0, 1, 2, 130  # exit statuses; 130 is what shells report of Ctrl-C
@@ -57,7 +57,7 @@ class CommandLine(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"%(prog)s {__version__}", help="print the version")
         self.add_argument("-h", "--help", action="help", help="print this help")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # argparse's signature
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
         """The arguments; an empty command line gets the synopsis, and exit status 2."""
         given = sys.argv[1:] if args is None else list(args)
         if not given:
@@ -66,7 +66,8 @@ class CommandLine(argparse.ArgumentParser):
             if word == "--":
                 break
             self._refuse_unknown(word)
-        return super().parse_args(given, namespace)
+        arguments: argparse.Namespace = super().parse_args(given, namespace)
+        return arguments
 
     def _refuse_unknown(self, word: str) -> None:
         """Ends with the nearest option where a word is meant as one and is none; argparse would first miss others."""
@@ -86,6 +87,37 @@ class CommandLine(argparse.ArgumentParser):
         """Ends with one line and exit status 2."""
         self.exit(WRONG_COMMAND_LINE, f"{self.prog}: {message.rstrip('?.')}{'?' if message.endswith('?') else ';'} "
                                       f"{self.prog} --help lists all options\n")
+
+
+def run_command(
+    argv: Sequence[str] | None,
+    parse: Callable[[Sequence[str]], argparse.Namespace],
+    run: Callable[[argparse.Namespace, Sequence[str]], int],
+    complaint: Callable[[BaseException, argparse.Namespace], str | None],
+) -> int:
+    """Parses a command line and runs its command; returns the exit status.
+
+    Args:
+        argv: without the command's name; None takes the process's own.
+        parse: makes the arguments of it.
+        run: the command, from arguments and ``argv`` to the exit status.
+        complaint: the line about an error of the command, or about Ctrl-C; None where it is a fault of the program.
+
+    Raises:
+        SystemExit: the command line is wrong, or wants help or the version.
+    """
+    forgiving_streams()
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = parse(given)
+    with console(arguments.verbosity):
+        try:
+            return run(arguments, given)
+        except (Exception, KeyboardInterrupt) as error:
+            line = complaint(error, arguments)
+            if line is None:
+                raise
+            print(line, file=sys.stderr)
+            return STOPPED if isinstance(error, KeyboardInterrupt) else NOTHING_DONE
 
 
 def positive(text: str) -> int:

@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mask_rcnn.system.backend import BACKENDS, DeviceError, import_keras
+from mask_rcnn.system.backend import BACKENDS, DeviceError, import_keras, library_versions
 from mask_rcnn.system.command_line import DEVICE
-from mask_rcnn.system.console import detail, is_verbose
+from mask_rcnn.system.console import detail, inform, is_verbose
 
-__all__ = ["DeviceError", "choose_device"]
+__all__ = ["DeviceError", "choose_device", "start_device"]
 
 # What TensorFlow logs where it cannot use a GPU, the likeliest cause first; a message may stand in more than one of them.
 _CAUSES = (
@@ -25,6 +25,16 @@ _CAUSES = (
     r"kernel version .* does not match DSO version .*",
     r".*CUDA_ERROR_\w+.*",
 )
+
+
+def start_device(name: str, backends: Sequence[str] = BACKENDS) -> None:
+    """``choose_device`` for a command: the choice is a line on standard output, the libraries' versions one with ``-v``.
+
+    Raises:
+        DeviceError: as ``choose_device``.
+    """
+    inform(choose_device(name, backends))
+    detail(", ".join(f"{library} {version}" for library, version in library_versions().items()))
 
 
 def choose_device(name: str = "auto", backends: Sequence[str] = BACKENDS) -> str:

@@ -6,6 +6,8 @@ import glob
 import os
 from collections.abc import Iterable, Sequence
 
+WEIGHTS_ENDINGS = (".h5", ".hdf5")  # of the files that a folder of weights is taken for
+
 
 class PathError(ValueError):
     """A path that is not there, or holds nothing of use; the message names it and what to give instead."""

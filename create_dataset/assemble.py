@@ -20,7 +20,11 @@ from typing import Any
 from create_dataset.sources import Source
 from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES, judge
 from mask_rcnn.config import QualityConfig
-from mask_rcnn.dataset.decisions import ACCEPT, Decision, match_decisions
+from mask_rcnn.dataset.coco import annotation
+from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted
+from mask_rcnn.dataset.decisions import DECISIONS, Decision
+from mask_rcnn.dataset.matching import match_films
+from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.duplicates import find_groups
 from mask_rcnn.films.groups import Groups
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
@@ -30,7 +34,7 @@ from mask_rcnn.system.progress import progress
 
 DATASET, TABLE = "dataset.json", "quality.csv"
 COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted",
-           "turned", "decision")
+           "turned", "decision", "corrected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +54,17 @@ class JudgedFilm:
     group: int  # the smallest image id of its copies and of the films of its patient, and of their copies, and so on
     digest: str = ""  # of its file
     decision: Decision | None = None  # a person's, which the status follows
+    correction: Correction | None = None  # a person's lungs, in place of what was found
 
 
 def judge_films(
-    sources: Sequence[Source], journal: Journal, config: QualityConfig, decisions: Iterable[Decision] = ()
-) -> list[JudgedFilm]:
-    """The verdicts and groups of films that are all in the journal; a person's decision outweighs the checks.
+    sources: Sequence[Source], journal: Journal, config: QualityConfig, decisions: Iterable[Decision] = (),
+    corrections: Iterable[Correction] = (),
+) -> list[JudgedFilm]:  # fmt: skip
+    """The verdicts and groups of films that are all in the journal; what a person decided or corrected outweighs the checks.
 
     Raises:
-        DatasetError: a decision fits several films.
+        DatasetError: a decision or a correction fits several films, or a correction is of a film of other proportions.
     """
     verdicts, fingerprints, facts = [], [], []
     for source in progress(sources, name="judging", total=len(sources)):
@@ -67,25 +73,41 @@ def judge_films(
         verdicts.append(judge(entry["measures"], config, entry["doubts"]))
         facts.append(_facts(entry))
     ids = [fact["image_id"] for fact in facts]
-    names = [source.file_name for source in sources]
-    decided = match_decisions(decisions, list(zip(ids, names, strict=True)))
-    for place, decision in decided.items():
-        verdicts[place] = decide(*verdicts[place], decision)
+    keys = [(image_id, source.file_name) for image_id, source in zip(ids, sources, strict=True)]
+    decided, corrected = match_films(decisions, keys, DECISIONS), match_films(corrections, keys, CORRECTIONS)
+    for place in decided.keys() | corrected.keys():
+        verdicts[place] = decide(*verdicts[place], decided.get(place), corrected.get(place))
+    for place, correction in corrected.items():
+        facts[place] = _facts(with_correction(journal.read(sources[place]), correction))
     firsts = find_groups(fingerprints)
     groups = group_films(ids, firsts, [(source.collection, source.patient) for source in sources])
     return [
         JudgedFilm(source, status=status, reasons=tuple(reasons), original=ids[first], group=group,
-                   decision=decided.get(place), **fact)
+                   decision=decided.get(place), correction=corrected.get(place), **fact)
         for place, (source, (status, reasons), fact, first, group)
         in enumerate(zip(sources, verdicts, facts, firsts, groups, strict=True))
     ]  # fmt: skip
 
 
-def decide(status: str, reasons: list[str], decision: Decision) -> tuple[str, list[str]]:
-    """The verdict on a film that a person has decided on; what the checks hold against it stays among the reasons."""
-    if decision.decision == ACCEPT:
+def decide(
+    status: str, reasons: list[str], decision: Decision | None, correction: Correction | None
+) -> tuple[str, list[str]]:
+    """The verdict on a film that a person decided on or corrected; what the checks hold against it stays a reason."""
+    if is_wanted(status == ACCEPTED, decision, correction):
         return ACCEPTED, reasons
-    return REJECTED, [decision.reason, *reasons]
+    return REJECTED, [*([decision.reason] if decision else []), *reasons]
+
+
+def with_correction(entry: Entry, correction: Correction | None) -> Entry:
+    """A film's entry of the journal with a person's lungs in place of those that were found; its measures stay.
+
+    Raises:
+        DatasetError: they are of a film of other proportions.
+    """
+    if correction is None:
+        return entry
+    lungs = correction.lungs_at((entry["height"], entry["width"]))
+    return entry | {"lungs": [annotation(0, 0, category, decode_mask(lung)) for category, lung in sorted(lungs.items())]}
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
@@ -130,6 +152,7 @@ def count_films(films: Sequence[JudgedFilm], skipped: int, not_done: int) -> dic
     return {
         "films": len(films), "two_lungs": lungs[2], "one_lung": lungs[1], "no_lung": lungs[0],
         **{status: statuses[status] for status in STATUSES},
+        "corrected": sum(film.correction is not None for film in films),
         "inverted": sum(film.inverted for film in films),
         "copies": sum(film.original != film.image_id for film in films),
         "skipped": skipped, "not_done": not_done,
@@ -157,7 +180,7 @@ def write_dataset(
     with replacing(path) as file, TemporaryFile(dir=path.parent) as annotations:
         file.write(_json(head)[:-1] + b',"images":[')
         for k, film in enumerate(progress(films, name="writing", total=len(films))):
-            entry = journal.read(film.source)
+            entry = with_correction(journal.read(film.source), film.correction)
             file.write((b",\n" if k else b"\n") + _json(_image(film, entry, numbers[film.source.root])))
             for lung in entry["lungs"]:
                 lung |= {"id": 2 * film.image_id + lung["category_id"], "image_id": film.image_id}
@@ -179,6 +202,8 @@ def _image(film: JudgedFilm, entry: Entry, root: int) -> dict[str, Any]:
     }  # fmt: skip
     if film.decision:
         record["decision"] = film.decision.decision
+    if film.correction:
+        record["corrected"] = film.correction.decided
     return record | ({"reasons": film.reasons} if film.reasons else {})
 
 
@@ -205,7 +230,8 @@ def write_table(path: Path, films: Sequence[JudgedFilm], journal: Journal, roots
             writer.writerow((
                 source.file_name, roots[source.root], source.collection, source.split, source.label, source.patient,
                 film.group, film.status, "; ".join(film.reasons), int(film.inverted), entry["turned"],
-                film.decision.decision if film.decision else "", *measures.values(),
+                film.decision.decision if film.decision else "", film.correction.decided if film.correction else "",
+                *measures.values(),
             ))  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from create_dataset.run import BATCH, LEGACY, Settings, create_dataset, find_sou
 from create_dataset.sources import SourceError
 from create_dataset.unet import WeightsError
 from mask_rcnn.config import Config, ConfigError, apply_settings, load_config
+from mask_rcnn.dataset.corrections import CORRECTIONS
 from mask_rcnn.dataset.decisions import DECISIONS
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         arguments.out, arguments.laterality, apply_settings(config, arguments.settings, ["quality"]).quality,
         arguments.batch, arguments.device, arguments.export == "legacy", arguments.copy_images,
         f"create_dataset.py {shlex.join(argv)}", arguments.decisions,
+        arguments.corrections,
     )  # fmt: skip
     unets = find_unets(arguments.unet or [shipped_unet()])
     sources = find_sources(arguments.src, arguments.out)
@@ -89,5 +91,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--decisions", nargs="+", action="extend", type=Path, default=[], metavar="FILE",
                         help=f"a person's decisions on films, as the page saves them: rejected films are out, accepted "
                              f"ones in (default: {DECISIONS} in --out, which is always read)")
+    parser.add_argument("--corrections", nargs="+", action="extend", type=Path, default=[], metavar="FILE",
+                        help=f"lungs that a person corrected, as scripts/corrections.py imports them, in place of what is "
+                             f"found (default: {CORRECTIONS} in --out, which is always read)")
     parser.add_common()
     return parser.parse_args(argv)

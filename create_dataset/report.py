@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from create_dataset.assemble import JudgedFilm
+from create_dataset.assemble import JudgedFilm, with_correction
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.drawing import LEGENDS
 from mask_rcnn.results.page.films import PageFilm
@@ -35,12 +36,13 @@ def write_report(out: Path, info: Mapping[str, Any], films: Sequence[JudgedFilm]
     judged = {film.image_id: film for film in films}
 
     def details(film: PageFilm) -> Details:
-        entry = journal.read(judged[film.image_id].source)
-        source = judged[film.image_id].source
+        source, correction = judged[film.image_id].source, judged[film.image_id].correction
+        entry = with_correction(journal.read(source), correction)
         lungs = {lung["category_id"]: lung for lung in entry["lungs"]}
         facts = [("image_id", film.image_id), *((name, getattr(source, name)) for name in ("collection", "split", "label",
                  "patient")), ("height", entry["height"]), ("width", entry["width"]), ("inverted", int(film.inverted)),
-                 ("turned", entry["turned"]), ("spacing_mm", entry["spacing_mm"]), *entry["measures"].items()]  # fmt: skip
+                 ("turned", entry["turned"]), ("spacing_mm", entry["spacing_mm"]),
+                 ("corrected", correction and correction.decided), *entry["measures"].items()]  # fmt: skip
         of_lungs = {
             "area_px": {category: lung["area"] for category, lung in lungs.items()},
             "box x, y, width, height": {
@@ -62,9 +64,11 @@ def write_report(out: Path, info: Mapping[str, Any], films: Sequence[JudgedFilm]
 
 
 def _page_film(film: JudgedFilm) -> PageFilm:
-    source = film.source
+    source, digest = film.source, film.digest
+    if film.correction:  # its picture shows other lungs
+        digest = hashlib.blake2b(f"{digest}{film.correction.lungs}".encode(), digest_size=16).hexdigest()
     return PageFilm(
-        film.image_id, source.file_name, source.path, film.digest, film.status, film.reasons, film.agreement, film.area,
+        film.image_id, source.file_name, source.path, digest, film.status, film.reasons, film.agreement, film.area,
         film.ratio, film.inverted, source.collection, source.label,
     )  # fmt: skip
 

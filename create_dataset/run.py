@@ -33,6 +33,7 @@ from create_dataset.sources import Source, SourceError, find_films
 from create_dataset.unet import BACKENDS
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import new_dataset, read_dataset
+from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, read_corrections
 from mask_rcnn.dataset.decisions import DECISIONS, Decision, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.results.names import PAGE, PAGE_FILES
@@ -66,6 +67,7 @@ class Settings:
     copies: int | None = None  # pixels: the long side of the films copied beside the dataset; None copies none
     command: str = ""  # for the dataset
     decisions: Sequence[Path] = ()  # files of a person's decisions, beside the one in the output folder
+    corrections: Sequence[Path] = ()  # files of lungs that a person corrected, likewise
 
 
 def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings) -> list[str]:
@@ -75,13 +77,13 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         RunError: another run writes to the output folder, no U-Net loads, no film can be used, or there is too little
             memory.
         FormatError: a newer program wrote what is there.
-        DatasetError: decisions cannot be read, or one fits several films.
+        DatasetError: decisions or corrections cannot be read, or one fits several films.
         DeviceError: Keras cannot start, or not on that device.
         OSError: the output folder cannot be written.
         KeyboardInterrupt: after the results are written from the films that are done.
     """
     films, skipped, lines = sources.films, dict(sources.unreadable), []
-    all_decisions(settings)  # refused before any work
+    all_decisions(settings), all_corrections(settings)  # refused before any work
     with sole_run(settings.out):
         journal = open_journal(settings, unets, films)
         members: list[keras.Model] = []
@@ -230,8 +232,8 @@ def write_results(
         OSError: one cannot be written.
     """
     out = settings.out
-    decisions = all_decisions(settings)
-    judged = judge_films([film for film in films if film in journal], journal, settings.thresholds, decisions)
+    done = [film for film in films if film in journal]
+    judged = judge_films(done, journal, settings.thresholds, all_decisions(settings), all_corrections(settings))
     if others := journal.other_results():
         put_away(out, RESULTS, f"made of other folders too ({', '.join(others)})")
     journal.claim_results()
@@ -247,9 +249,10 @@ def write_results(
     write_table(out / TABLE, judged, journal, roots)
     write_report(out, dataset["info"], judged, journal)
     counts = dataset["info"]["counts"]
+    corrected = f", {counts['corrected']} corrected by a person" if counts["corrected"] else ""
     return [
         f"{out / DATASET}: {counts['films']} films, {counts['accepted']} accepted, {counts['review']} to review, "
-        f"{counts['rejected']} rejected; {counts['skipped']} skipped",
+        f"{counts['rejected']} rejected{corrected}; {counts['skipped']} skipped",
         f"{out / PAGE}: shows them",
     ]
 
@@ -260,10 +263,25 @@ def all_decisions(settings: Settings) -> list[Decision]:
     Raises:
         DatasetError: one cannot be read, or was given and is not there.
     """
-    for path in settings.decisions:
-        if not path.is_file():
-            raise DatasetError(f"{path}: there is no such file; check the path given to --decisions")
+    _check_given(settings.decisions, "--decisions")
     return [item for path in (*settings.decisions, settings.out / DECISIONS) for item in read_decisions(path)]
+
+
+def all_corrections(settings: Settings) -> list[Correction]:
+    """The lungs that a person corrected, from the files that were given and the one in the output folder.
+
+    Raises:
+        DatasetError: one cannot be read, or was given and is not there.
+    """
+    _check_given(settings.corrections, "--corrections")
+    paths = (*settings.corrections, settings.out / CORRECTIONS)
+    return [item for path in paths for item in read_corrections(path, settings.laterality)]
+
+
+def _check_given(paths: Iterable[Path], option: str) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise DatasetError(f"{path}: there is no such file; check the path given to {option}")
 
 
 def export(settings: Settings) -> list[str]:

@@ -107,6 +107,7 @@ class DataConfig:
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
     patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" goes by table and names
     held_out: str = ""  # a list of films that are never learnt from, such as configs/held_out.csv; see dataset/held_out.py
+    corrected_weight: int = 1  # times that a film is shown whose lungs a person corrected (corrections.json)
 
 
 @dataclass(frozen=True)

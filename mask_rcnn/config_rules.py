@@ -148,6 +148,7 @@ RULES: tuple[Rule, ...] = (
     Rule(("data.sources",), lambda sources: all(source.strip() and source.isprintable() for source in sources),
          "must be names of files or folders, not empty ones"),
     Rule(("data.train_fraction",), lambda share: 0 < share < 1, "must lie between 0 and 1"),
+    *_at_least("data", corrected_weight=1),
     _one_of("data.members", "bootstrap", "all", "sources"),
     Rule(("data.patient_pattern",), _is_pattern, "must be a regular expression with one group, the patient, or empty"),
 

@@ -11,8 +11,9 @@ from stand_in import draw_film, load_stand_in, write_weights
 from create_dataset import members
 from create_dataset.command import main
 from mask_rcnn.dataset.coco import read_dataset
-from mask_rcnn.dataset.decisions import DECISIONS, Decision, match_decisions, read_decisions, write_decisions
+from mask_rcnn.dataset.decisions import DECISIONS, Decision, read_decisions, write_decisions
 from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.matching import match_films
 from mask_rcnn.dataset.sources import read_records
 
 PHANTOMS = Path(__file__).parents[1] / "data" / "phantoms"
@@ -59,11 +60,11 @@ def test_films_are_known_by_id_then_by_path() -> None:
     by_id = Decision(2, "renamed.png", "reject")
     by_path, by_tail = Decision(99, "a/one.png", "accept"), Decision(None, "deep/two.png", "reject")
     elsewhere = Decision(98, "three.png", "reject")
-    assert match_decisions([by_id, by_path, by_tail, elsewhere], films) == {1: by_id, 0: by_path, 2: by_tail}
+    assert match_films([by_id, by_path, by_tail, elsewhere], films, DECISIONS) == {1: by_id, 0: by_path, 2: by_tail}
     late = Decision(2, "", "accept", (), "2026-02-01")
-    assert match_decisions([late, Decision(2, "", "reject", (), "2026-01-01")], films) == {1: late}
+    assert match_films([late, Decision(2, "", "reject", (), "2026-01-01")], films, DECISIONS) == {1: late}
     with pytest.raises(DatasetError, match="one.png fits several films, a/one.png and b/one.png"):
-        match_decisions([Decision(None, "one.png", "reject")], films)
+        match_films([Decision(None, "one.png", "reject")], films, DECISIONS)
 
 
 def test_a_dataset_and_its_training_obey_and_thresholds_do_not_matter(

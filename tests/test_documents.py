@@ -47,6 +47,7 @@ INSTALLED = {
     "lungs-train": "train.py",
     "lungs-inference": "inference.py",
     "lungs-review": "scripts/review.py",
+    "lungs-corrections": "scripts/corrections.py",
 }
 
 # Words of earlier drafts, and what prose says instead.

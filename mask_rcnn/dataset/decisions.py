@@ -10,8 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,45 +102,3 @@ def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
         image_id = "" if item.image_id is None else item.image_id
         writer.writerow((image_id, item.file, item.decision, ";".join(item.wrong), item.decided))
     write_bytes(path, text.getvalue().encode("utf-8"))
-
-
-def match_decisions(decisions: Iterable[Decision], films: Sequence[tuple[object, str]]) -> dict[int, Decision]:
-    """The decision on each film that has one, by the film's place; of several the one decided last.
-
-    A row is of the film with its image id. One whose id no film has, as in a table that a spreadsheet saved or in a folder
-    that another program numbered, is of the film with its path, or whose path ends with it.
-
-    Args:
-        films: image id, or None, and path of each.
-
-    Raises:
-        DatasetError: a row without a known id fits several films.
-    """
-    decisions = list(decisions)
-    by_id: dict[object, int] = {image_id: place for place, (image_id, _) in enumerate(films) if image_id is not None}
-    by_name: dict[str, list[int]] = defaultdict(list)
-    if any(item.image_id not in by_id for item in decisions):
-        for place, (_, file) in enumerate(films):
-            by_name[file.rpartition("/")[2]].append(place)
-    matched: dict[int, Decision] = {}
-    for item in decisions:
-        own = by_id.get(item.image_id)
-        if own is None:
-            own = _place_by_path(item.file, by_name[item.file.rpartition("/")[2]], films)
-        if own is not None and (own not in matched or matched[own].decided <= item.decided):
-            matched[own] = item
-    return matched
-
-
-def _place_by_path(file: str, places: Iterable[int], films: Sequence[tuple[object, str]]) -> int | None:
-    fitting = [place for place in places if _ends_with(films[place][1], file) or _ends_with(file, films[place][1])]
-    exact = [place for place in fitting if films[place][1] == file]
-    fitting = exact or fitting
-    if len(fitting) > 1:
-        names = " and ".join(films[place][1] for place in fitting[:2])
-        raise DatasetError(f"{DECISIONS}: {file} fits several films, {names}; write the whole path, or the image_id")
-    return fitting[0] if fitting else None
-
-
-def _ends_with(path: str, end: str) -> bool:
-    return bool(end) and (path == end or path.endswith(f"/{end}"))

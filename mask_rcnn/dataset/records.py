@@ -38,6 +38,7 @@ class FilmRecord:
     laterality: str = "patient"  # whose left and right the labels mean, the patient's or the image's
     patient: str = ""  # as far as known, within the source
     patient_from: str = ""  # where the patient comes from: a table, the records, ...
+    corrected: bool = False  # whether a person corrected what the program found
     pixels: np.ndarray | None = field(default=None, compare=False, repr=False)  # uint8 [height, width], instead of a file
 
 
@@ -58,7 +59,7 @@ def read_annotated(record: FilmRecord) -> AnnotatedFilm:
     """
     film, spacing, turned, _ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
     film = 255 - film if record.inverted else film
-    labels = _decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
+    labels = decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
     if turned and not record.are_upright:  # annotators see the film as it is stored
         labels = turn_likewise(labels, turned)
     spacing = record.spacing or spacing
@@ -67,8 +68,16 @@ def read_annotated(record: FilmRecord) -> AnnotatedFilm:
     return AnnotatedFilm(film, labels, spacing)
 
 
-def _decode_labels(record: FilmRecord, shape: tuple[int, ...]) -> np.ndarray:
-    """The union of each lung's annotations; where two lungs overlap a little, the later category has it."""
+def decode_labels(record: FilmRecord, shape: tuple[int, ...]) -> np.ndarray:
+    """The union of each lung's annotations; where two lungs overlap a little, the later category has it.
+
+    Args:
+        record: with segmentations.
+        shape: (height, width) of the film, for one that shows no lung.
+
+    Raises:
+        DatasetError: they differ in size, are torn, or lie over each other.
+    """
     labels = np.zeros(record.segmentations[0][1] if record.segmentations else shape, np.uint8)
     lungs = {category: np.zeros(labels.shape, bool) for category, _, _ in record.segmentations}
     for category, size, counts in record.segmentations:

@@ -12,9 +12,11 @@ from typing import Any
 
 from mask_rcnn.dataset import legacy
 from mask_rcnn.dataset.coco import made_here, read_dataset
-from mask_rcnn.dataset.decisions import ACCEPT, DECISIONS, match_decisions, read_decisions
+from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted, read_corrections
+from mask_rcnn.dataset.decisions import ACCEPT, DECISIONS, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.outlines import Outline, find_units, polygons_of
+from mask_rcnn.dataset.matching import match_films
+from mask_rcnn.dataset.outlines import Outline, check_size, find_units, polygons_of
 from mask_rcnn.dataset.patient_tables import is_patient, read_table
 from mask_rcnn.dataset.patients import state_patients
 from mask_rcnn.dataset.records import FilmRecord, Segmentation
@@ -81,7 +83,7 @@ def _folder_records(folder: Path, patient_pattern: str) -> list[FilmRecord]:
             remedy = f"add {mask_path}, all 0 if it shows no lung"
             print(f"left out {path}: it has no mask; {remedy}", file=sys.stderr)
     names = [path.relative_to(folder).as_posix() for path in paths]
-    decided = match_decisions(read_decisions(folder / DECISIONS), [(None, name) for name in names])
+    decided = match_films(read_decisions(folder / DECISIONS), [(None, name) for name in names], DECISIONS)
     if decided:
         rejected = {place for place, decision in decided.items() if decision.decision != ACCEPT}
         print(f"{folder}: {len(rejected)} films are left out by {DECISIONS}")
@@ -124,7 +126,8 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
         else "correct it in the tool that it was annotated with and export it again"
     )  # fmt: skip
     roots = dataset.get("info", {}).get("roots")
-    accepted = _accepted(source, dataset["images"])
+    corrected = _corrections(source, dataset)
+    accepted = _accepted(source, dataset["images"], corrected)
     if len(accepted) < len(dataset["images"]):
         print(f"{source}: {len(dataset['images']) - len(accepted)} films not accepted are left out")
     paths, names = [], []
@@ -141,7 +144,14 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
         paths.append(root / name)
         # A copied film keeps the group of the film that it was copied from.
         names.append(next(text for text in (image.get("original_name"), name) if isinstance(text, str) and text))
-    segmentations, bad = _read_annotations(source, dataset, accepted, remedy)
+    as_found = [image for image in accepted if image["id"] not in corrected]
+    segmentations, bad = read_annotations(source, dataset, as_found, remedy)
+    for image in accepted:
+        if image["id"] in corrected:
+            try:
+                segmentations[image["id"]] = _corrected_lungs(corrected[image["id"]], image)
+            except ValueError as error:
+                bad[image["id"]] = str(error)
     blank = len({image["id"] for image in accepted} - segmentations.keys() - bad.keys())
     if blank and not made_here(dataset):
         print(f"{source}: {blank} films without annotations are taken to show no lung; leave out those not annotated yet")
@@ -163,6 +173,7 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
             spacing=_spacing_of(image),
             patient=patient,
             patient_from=patient_from,
+            corrected=image["id"] in corrected or "corrected" in image,
         )
         other = records.setdefault(path, record)
         if other.segmentations and record.segmentations and set(other.segmentations) != set(record.segmentations):
@@ -176,21 +187,41 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
     return list(records.values())
 
 
-def _accepted(source: Path, images: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The films that the checks accepted, or a person, in ``decisions.csv`` beside the file."""
-    files = [str(image.get("original_name") or image.get("file_name")) for image in images]
-    films = [(image["id"], file) for image, file in zip(images, files, strict=True)]
-    decided = match_decisions(read_decisions(source.parent / DECISIONS), films)
+def _films(images: Iterable[Mapping[str, Any]]) -> list[tuple[object, str]]:
+    """Image id and path of each film, by which people's files are matched."""
+    return [(image["id"], str(image.get("original_name") or image.get("file_name"))) for image in images]
+
+
+def _corrections(source: Path, dataset: Mapping[str, Any]) -> dict[Any, Correction]:
+    """By image id what a person corrected, in ``corrections.json`` beside the file."""
+    laterality = dataset.get("info", {}).get("laterality", "patient")
+    corrections, images = read_corrections(source.parent / CORRECTIONS, laterality), dataset["images"]
+    matched = match_films(corrections, _films(images), CORRECTIONS) if source.name != CORRECTIONS else {}
+    if matched:
+        print(f"{source}: the lungs of {len(matched)} films are a person's, of {CORRECTIONS}")
+    return {images[place]["id"]: correction for place, correction in matched.items()}
+
+
+def _corrected_lungs(correction: Correction, image: Mapping[str, Any]) -> list[Segmentation]:
+    size = check_size([image.get("height"), image.get("width")])
+    return [(category, size, lung["counts"]) for category, lung in sorted(correction.lungs_at(size).items())]
+
+
+def _accepted(
+    source: Path, images: Sequence[dict[str, Any]], corrected: Mapping[Any, Correction]
+) -> list[dict[str, Any]]:
+    """The films that the checks accepted, or a person, in ``decisions.csv`` beside the file or by correcting their lungs."""
+    decided = match_films(read_decisions(source.parent / DECISIONS), _films(images), DECISIONS)
     accepted = [
         image for place, image in enumerate(images)
-        if (decided[place].decision == ACCEPT if place in decided else image.get("quality", "accepted") == "accepted")
-    ]  # fmt: skip
+        if is_wanted(image.get("quality", "accepted") == "accepted", decided.get(place), corrected.get(image["id"]))
+    ]
     if decided:
         print(f"{source}: {len(decided)} films are in or out by {DECISIONS}")
     return accepted
 
 
-def _read_annotations(
+def read_annotations(
     source: Path, dataset: Mapping[str, Any], images: Sequence[Mapping[str, Any]], remedy: str
 ) -> tuple[dict[Any, list[Segmentation]], dict[Any, str]]:
     """By image id the lungs of each film, and what is wrong with those of which an annotation cannot be read.

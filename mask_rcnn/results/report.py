@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mask_rcnn.checks.quality import ACCEPTED, REVIEW
-from mask_rcnn.dataset.decisions import DECISIONS, match_decisions, read_decisions
+from mask_rcnn.dataset.decisions import DECISIONS, read_decisions
+from mask_rcnn.dataset.matching import match_films
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG, SIDES
 from mask_rcnn.results.page.films import PageFilm
 from mask_rcnn.results.page.write import Details, Page, write_page
@@ -57,7 +58,7 @@ def write_report(
         OSError: the page cannot be written.
     """
     laterality, members = provenance["laterality"], provenance["bag"]["members"]
-    matched = match_decisions(read_decisions(out / DECISIONS), [(film.image_id, film.file) for film in films])
+    matched = match_films(read_decisions(out / DECISIONS), [(film.image_id, film.file) for film in films], DECISIONS)
 
     def details(film: PageFilm) -> Details:
         record = record_of(film)

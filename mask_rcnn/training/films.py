@@ -37,7 +37,13 @@ class Films:
         self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}
         train, held_out = split_records(list(self.read), config.data.train_fraction, config.seed)
         inform("\n".join(split_report(train, held_out)))
-        self.train = {source: [record for record in train if record.source == source] for source in sources}
+        corrected, weight = sum(record.corrected for record in train), config.data.corrected_weight
+        if corrected:
+            inform(f"{corrected} of {len(train)} films to train on are corrected by a person, each counts {weight} times")
+        self.train = {
+            source: [record for record in train if record.source == source for _ in range(weight if record.corrected else 1)]
+            for source in sources
+        }
         self.validation = [self.read[record] for record in held_out]
 
     def of_member(self, member: int) -> list[TrainingFilm]:

@@ -19,7 +19,7 @@ class PageFilm:
     image_id: int
     file: str  # as in the tables
     path: Path
-    digest: str  # of its file
+    digest: str  # of its file, and of its lungs where a person corrected them
     status: str
     reasons: tuple[str, ...]
     agreement: float | None

@@ -19,7 +19,10 @@ from keras_2 import write_legacy
 from lines import problems
 from PIL import Image
 from pycocotools.coco import COCO
+from stand_in import STANDS_IN, write_weights
 
+from create_dataset.command import main as create_dataset
+from mask_rcnn.commands.corrections import main as corrections
 from mask_rcnn.commands.inference import main
 from mask_rcnn.config import QualityConfig, config_from_dict
 from mask_rcnn.dataset.coco import to_xywh
@@ -415,6 +418,32 @@ def test_decisions_stay_and_are_shown(weights: list[str], source: Path, tmp_path
     assert f'"decisions":[[{image_id},"reject",["mirrored"],"2026-01-01"]]' in index
     (out / "decisions.csv").write_text("nonsense\n")
     assert run(weights[1:], source, out) == 1
+
+
+def test_what_a_person_corrected_goes_into_a_dataset_of_the_same_films(
+    weights: list[str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, pack, dataset = tmp_path / "out", tmp_path / "pack", tmp_path / "dataset"
+    assert run(weights, source, out, "--save", "masks") == 0
+    assert corrections(["export", str(out), str(pack), "--films", "all"]) == 0
+    [image_id] = [image["id"] for image in tables(out)[2]["images"] if image["file_name"] == "a/one.png"]
+    mask = Image.open(pack / "masks" / f"{image_id}.png")
+    assert (np.asarray(mask) == np.asarray(Image.open(out / "masks" / "a" / "one.png"))).all()
+    labels = np.asarray(Image.open(PHANTOMS[0].parents[1] / "masks" / PHANTOMS[0].name))
+    Image.fromarray(labels).save(pack / "masks" / f"{image_id}.png")
+    capsys.readouterr()
+    assert corrections(["import", str(out), str(pack / "masks")]) == 0
+    assert "films corrected: 1; as they were: 2" in capsys.readouterr().out
+    assert run(weights, source, out, "--save", "masks") == 0 and (out / "corrections.json").is_file()
+    for module, name, replacement in STANDS_IN:
+        monkeypatch.setattr(module, name, replacement)
+    given = ["--unet", str(write_weights(tmp_path / "dark.weights.h5")), "--corrections", str(out / "corrections.json")]
+    assert create_dataset(["--src", str(source), "--out", str(dataset), *given]) == 0
+    made = json.loads((dataset / "dataset.json").read_text())
+    assert [image["file_name"] for image in made["images"] if "corrected" in image] == ["a/one.png"]
+    for record in made["annotations"]:
+        if record["image_id"] == image_id:
+            assert (decode_mask(record["segmentation"]) == (labels == record["category_id"])).all()
 
 
 def test_what_is_saved(

@@ -226,15 +226,17 @@ def changed_lungs(film: FoundFilm, item: Correction) -> Mapping[int, dict[str, A
     if item.size != film.size:
         (height, width), (own_height, own_width) = item.size, film.size
         raise DatasetError(f"has {width} x {height} pixels, the film {own_width} x {own_height}; correct the {IMAGES}/")
-    if not item.lungs:
+    if film.lungs and not item.lungs:
         raise DatasetError("no lung is left on it; where the film shows none, reject it on the page")
-    if on_both_sides(decode_lungs(item.lungs, item.size)):
-        raise DatasetError(f"one label for both lungs? Label each lung by itself, as {' and '.join(CATEGORIES.values())}")
     lungs = {
         category: film.lungs[category] if category in film.lungs and not _differ(film.lungs[category], lung) else lung
         for category, lung in item.lungs.items()
     }
-    return None if lungs == dict(film.lungs) else lungs
+    if lungs == dict(film.lungs):
+        return None
+    if on_both_sides(decode_lungs(lungs, film.size)):
+        raise DatasetError(f"one label for both lungs? Label each lung by itself, as {' and '.join(CATEGORIES.values())}")
+    return lungs
 
 
 def _differ(own: dict[str, Any], returned: dict[str, Any]) -> bool:

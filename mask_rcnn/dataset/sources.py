@@ -195,8 +195,8 @@ def _films(images: Iterable[Mapping[str, Any]]) -> list[tuple[object, str]]:
 def _corrections(source: Path, dataset: Mapping[str, Any]) -> dict[Any, Correction]:
     """By image id what a person corrected, in ``corrections.json`` beside the file."""
     laterality = dataset.get("info", {}).get("laterality", "patient")
-    corrections, images = read_corrections(source.parent / CORRECTIONS, laterality), dataset["images"]
-    matched = match_films(corrections, _films(images), CORRECTIONS) if source.name != CORRECTIONS else {}
+    images = dataset["images"]
+    matched = match_films(read_corrections(source.parent / CORRECTIONS, laterality), _films(images), CORRECTIONS)
     if matched:
         print(f"{source}: the lungs of {len(matched)} films are a person's, of {CORRECTIONS}")
     return {images[place]["id"]: correction for place, correction in matched.items()}

@@ -21,7 +21,7 @@ from create_dataset.sources import Source
 from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES, judge
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import annotation
-from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted
+from mask_rcnn.dataset.corrections import Correction, is_wanted, match_corrections
 from mask_rcnn.dataset.decisions import DECISIONS, Decision
 from mask_rcnn.dataset.matching import match_films
 from mask_rcnn.dataset.run_lengths import decode_mask
@@ -64,17 +64,19 @@ def judge_films(
     """The verdicts and groups of films that are all in the journal; what a person decided or corrected outweighs the checks.
 
     Raises:
-        DatasetError: a decision or a correction fits several films, or a correction is of a film of other proportions.
+        DatasetError: a decision or a correction fits several films.
     """
-    verdicts, fingerprints, facts = [], [], []
+    verdicts, fingerprints, facts, sizes = [], [], [], []
     for source in progress(sources, name="judging", total=len(sources)):
         entry = journal.read(source)
         fingerprints.append(entry["fingerprint"])
         verdicts.append(judge(entry["measures"], config, entry["doubts"]))
         facts.append(_facts(entry))
+        sizes.append((entry["height"], entry["width"]))
     ids = [fact["image_id"] for fact in facts]
     keys = [(image_id, source.file_name) for image_id, source in zip(ids, sources, strict=True)]
-    decided, corrected = match_films(decisions, keys, DECISIONS), match_films(corrections, keys, CORRECTIONS)
+    decided = match_films(decisions, keys, DECISIONS)
+    corrected = match_corrections(corrections, keys, sizes)
     for place in decided.keys() | corrected.keys():
         verdicts[place] = decide(*verdicts[place], decided.get(place), corrected.get(place))
     for place, correction in corrected.items():
@@ -99,11 +101,7 @@ def decide(
 
 
 def with_correction(entry: Entry, correction: Correction | None) -> Entry:
-    """A film's entry of the journal with a person's lungs in place of those that were found; its measures stay.
-
-    Raises:
-        DatasetError: they are of a film of other proportions.
-    """
+    """A film's entry of the journal with a person's lungs in place of those that were found; its measures stay."""
     if correction is None:
         return entry
     lungs = correction.lungs_at((entry["height"], entry["width"]))

@@ -27,6 +27,7 @@ from mask_rcnn.dataset.corrections import (
     decode_lungs,
     encode_labels,
     is_wanted,
+    match_corrections,
     read_corrections,
     write_corrections,
 )
@@ -390,7 +391,9 @@ def test_polygons_are_the_mask(name: str) -> None:
     assert encode_polygons(np.zeros((8, 8), bool)) == []
 
 
-def test_the_file_names_lungs_by_either_side_and_fits_other_sizes(tmp_path: Path) -> None:
+def test_the_file_names_lungs_by_either_side_and_fits_other_sizes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     labels = np.zeros((40, 60), np.uint8)
     labels[5:30, 35:55], labels[5:30, 5:25] = LEFT_LUNG, RIGHT_LUNG
     item = Correction(7, "a, ü.png", (40, 60), encode_labels(labels), "PNG", LATE)
@@ -401,8 +404,10 @@ def test_the_file_names_lungs_by_either_side_and_fits_other_sizes(tmp_path: Path
     assert read_corrections(tmp_path / "none.json", "patient") == []
     half = decode_lungs(item.lungs_at((20, 30)), (20, 30))
     assert (half[5:14, 18:27] == LEFT_LUNG).all() and not half[:2].any() and item.lungs_at((40, 60)) == item.lungs
-    with pytest.raises(DatasetError, match="a, ü.png: corrected at 60 x 40 pixels, the film has 40 x 60"):
-        item.lungs_at((60, 40))
+    films = [(7, "a, ü.png")]
+    assert match_corrections([item], films, [(80, 121)]) == {0: item} and not capsys.readouterr().err
+    assert match_corrections([item], films, [(60, 40)]) == match_corrections([item], films, [(None, None)]) == {}
+    assert "a, ü.png: corrected at 60 x 40 pixels, the film has 40 x 60; " in capsys.readouterr().err
     (tmp_path / CORRECTIONS).write_text((tmp_path / CORRECTIONS).read_text().replace("file_name", "name"))
     with pytest.raises(DatasetError, match="no file of corrections"):
         read_corrections(tmp_path / CORRECTIONS, "patient")

@@ -11,7 +11,7 @@ Shapes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ import numpy as np
 from mask_rcnn.dataset.coco import annotation, new_dataset, read_dataset
 from mask_rcnn.dataset.decisions import ACCEPT, Decision
 from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.matching import match_films
 from mask_rcnn.dataset.run_lengths import compress, decode_mask, encode_mask
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.files import write_json
+from mask_rcnn.system.progress import warn
 
 CORRECTIONS = "corrections.json"
 
@@ -40,19 +42,14 @@ class Correction:
     tool: str = ""
     decided: str = ""  # ISO 8601
 
-    def lungs_at(self, size: tuple[int, int]) -> Mapping[int, dict[str, Any]]:
-        """The lungs on a copy of the film of another size, (height, width).
+    def fits(self, size: tuple[int, int]) -> bool:
+        """Whether a film of this size, (height, width), has the corrected film's proportions, but for a pixel's rounding."""
+        return abs(size[0] * self.size[1] - size[1] * self.size[0]) <= 2 * max(*size, *self.size)
 
-        Raises:
-            DatasetError: it has other proportions.
-        """
+    def lungs_at(self, size: tuple[int, int]) -> Mapping[int, dict[str, Any]]:
+        """The lungs on a copy of the film of another size, (height, width), which it fits."""
         if size == self.size:
             return self.lungs
-        if abs(size[0] * self.size[1] - size[1] * self.size[0]) > 2 * max(*size, *self.size):
-            raise DatasetError(
-                f"{self.file}: corrected at {self.size[1]} x {self.size[0]} pixels, the film has {size[1]} x {size[0]}; "
-                f"take it out of {CORRECTIONS}, or correct it again"
-            )
         return encode_labels(resize_labels(decode_lungs(self.lungs, self.size), *size))
 
 
@@ -95,6 +92,31 @@ def read_corrections(path: Path, laterality: str) -> list[Correction]:
         ]  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path}: no file of corrections ({error}); import the corrected masks again") from error
+
+
+def match_corrections(
+    corrections: Iterable[Correction], films: Sequence[tuple[object, str]], sizes: Sequence[tuple[Any, Any]]
+) -> dict[int, Correction]:
+    """The correction of each film that has one, by the film's place, as ``match_films`` knows them.
+
+    One that does not fit its film, which is another one since, is named on standard error and left out.
+
+    Args:
+        corrections: of films that are there, or not.
+        films: image id, or None, and path of each.
+        sizes: height and width of each, or None.
+
+    Raises:
+        DatasetError: a correction without a known id fits several films.
+    """
+    matched = match_films(corrections, films, CORRECTIONS)
+    for place, item in list(matched.items()):
+        height, width = sizes[place]
+        if not height or not width or not item.fits((height, width)):
+            warn(f"{films[place][1]}: corrected at {item.size[1]} x {item.size[0]} pixels, the film has {width} x {height}; "
+                 "the correction is passed over: correct the film again")
+            del matched[place]
+    return matched
 
 
 def write_corrections(path: Path, corrections: Iterable[Correction], laterality: str) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 
 from mask_rcnn.dataset import legacy
 from mask_rcnn.dataset.coco import made_here, read_dataset
-from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted, read_corrections
+from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted, match_corrections, read_corrections
 from mask_rcnn.dataset.decisions import ACCEPT, DECISIONS, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.matching import match_films
-from mask_rcnn.dataset.outlines import Outline, check_size, find_units, polygons_of
+from mask_rcnn.dataset.outlines import Outline, find_units, polygons_of
 from mask_rcnn.dataset.patient_tables import is_patient, read_table
 from mask_rcnn.dataset.patients import state_patients
 from mask_rcnn.dataset.records import FilmRecord, Segmentation
@@ -148,10 +148,9 @@ def _json_records(source: Path, dataset: dict[str, Any], patient_pattern: str) -
     segmentations, bad = read_annotations(source, dataset, as_found, remedy)
     for image in accepted:
         if image["id"] in corrected:
-            try:
-                segmentations[image["id"]] = _corrected_lungs(corrected[image["id"]], image)
-            except ValueError as error:
-                bad[image["id"]] = str(error)
+            size = image["height"], image["width"]
+            lungs = corrected[image["id"]].lungs_at(size)
+            segmentations[image["id"]] = [(category, size, lung["counts"]) for category, lung in sorted(lungs.items())]
     blank = len({image["id"] for image in accepted} - segmentations.keys() - bad.keys())
     if blank and not made_here(dataset):
         print(f"{source}: {blank} films without annotations are taken to show no lung; leave out those not annotated yet")
@@ -196,15 +195,11 @@ def _corrections(source: Path, dataset: Mapping[str, Any]) -> dict[Any, Correcti
     """By image id what a person corrected, in ``corrections.json`` beside the file."""
     laterality = dataset.get("info", {}).get("laterality", "patient")
     images = dataset["images"]
-    matched = match_films(read_corrections(source.parent / CORRECTIONS, laterality), _films(images), CORRECTIONS)
+    sizes = [(image.get("height"), image.get("width")) for image in images]
+    matched = match_corrections(read_corrections(source.parent / CORRECTIONS, laterality), _films(images), sizes)
     if matched:
         print(f"{source}: the lungs of {len(matched)} films are a person's, of {CORRECTIONS}")
     return {images[place]["id"]: correction for place, correction in matched.items()}
-
-
-def _corrected_lungs(correction: Correction, image: Mapping[str, Any]) -> list[Segmentation]:
-    size = check_size([image.get("height"), image.get("width")])
-    return [(category, size, lung["counts"]) for category, lung in sorted(correction.lungs_at(size).items())]
 
 
 def _accepted(

@@ -12,7 +12,14 @@ from typing import Any, NamedTuple
 from mask_rcnn.checks.quality import ACCEPTED, REVIEW
 from mask_rcnn.dataset.annotators import FoundFilm
 from mask_rcnn.dataset.coco import read_dataset
-from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, is_wanted, read_corrections, rejects_lungs
+from mask_rcnn.dataset.corrections import (
+    CORRECTIONS,
+    Correction,
+    is_wanted,
+    match_corrections,
+    read_corrections,
+    rejects_lungs,
+)
 from mask_rcnn.dataset.decisions import DECISIONS, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.matching import match_films
@@ -45,7 +52,7 @@ def read_found(folder: Path) -> FoundFilms:
         raise DatasetError(f"{folder}: holds neither {DATASET} nor {RUN}; give the --out of create_dataset.py or inference.py")
     keys = [(film.image_id, film.file) for film in films]
     decided = match_films(read_decisions(folder / DECISIONS), keys, DECISIONS)
-    corrected = match_films(read_corrections(folder / CORRECTIONS, laterality), keys, CORRECTIONS)
+    corrected = match_corrections(read_corrections(folder / CORRECTIONS, laterality), keys, [film.size for film in films])
     to_correct = []
     for place, film in enumerate(films):
         decision, correction = decided.get(place), corrected.get(place)

@@ -311,6 +311,8 @@ def test_what_no_person_can_mean_is_left_out(folder: Path, capsys: pytest.Captur
     (b'[{"image": "a.png", "polygon": []}]', "not as JSON-MIN"),
     (b'[{"data": {"image": "a.png"}, "annotations": []}]', "nobody has annotated a film in it"),
     (b'{"images": []}', "no COCO dataset"),
+    (b'{"images": [{"id": 1}], "annotations": [], "categories": [{"id": 1, "name": "left_lung"}, {"id": 2, "name": '
+     b'"right_lung"}]}', "image 1 has no file_name"),
     (b"PK\x03\x04 torn", "not readable as JSON"),
 ])  # fmt: skip
 def test_what_is_no_export_gets_one_line(
@@ -352,6 +354,23 @@ def test_label_studios_own_file() -> None:
     polygon = compress([[46, 20, 70, 22, 72, 68, 44, 60]], (96, 80))
     assert (decode_mask(found[0].lungs[LEFT_LUNG]) == decode_mask(polygon)).all(), "the annotation changed last counts"
     assert found[1].file == "102.png" and found[1].lungs.keys() == {LEFT_LUNG}
+
+
+@pytest.mark.parametrize("result", [None, [7], [{"value": 7}], [{"value": {"polygonlabels": [[]]}}],
+                                    [{"value": {"polygonlabels": ["ear"]}}], []])  # fmt: skip
+def test_a_spoilt_task_is_named(result: object, tmp_path: Path) -> None:
+    task = json.loads((GOLDEN / "label_studio.json").read_text())[1]
+    task["annotations"][0]["result"] = result
+    (tmp_path / "export.json").write_text(json.dumps([task]))
+    found, refused = read_returned(tmp_path / "export.json")
+    assert not found and refused.keys() == {"102.png"}
+
+
+def test_what_macos_adds_to_an_archive_does_not_count(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "export.zip", "w") as archive:
+        archive.write(GOLDEN / "cvat.json", "cvat.json")
+        archive.writestr("__MACOSX/._cvat.json", b"\0")
+    assert read_returned(tmp_path / "export.zip")[0] == read_returned(GOLDEN / "cvat.json")[0]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -71,6 +71,7 @@ def labels_of(exported: Mapping[str, Any]) -> np.ndarray | None:
 
     Raises:
         ValueError: they cannot be read, in words.
+        AttributeError, LookupError, TypeError: they are none of Label Studio's at all.
     """
     annotations = exported.get("annotations")
     given = annotations if isinstance(annotations, list) else []
@@ -80,8 +81,8 @@ def labels_of(exported: Mapping[str, Any]) -> np.ndarray | None:
     latest = max(done, key=lambda item: str(item.get("updated_at") or item.get("created_at") or ""))
     labels: np.ndarray | None = None
     numbers = {name: category for category, name in CATEGORIES.items()}
-    for region in latest.get("result", []):
-        value = region.get("value", {}) if isinstance(region, dict) else {}
+    for region in latest["result"]:
+        value = region.get("value") or {}
         names = value.get("polygonlabels") or value.get("brushlabels")
         if not names:  # choices, texts and the like
             continue

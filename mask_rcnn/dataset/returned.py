@@ -26,6 +26,7 @@ from mask_rcnn.dataset.coco import read_dataset
 from mask_rcnn.dataset.corrections import Correction, decode_lungs, encode_labels
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.matching import match_films
+from mask_rcnn.dataset.outlines import check_size
 from mask_rcnn.dataset.records import FilmRecord, decode_labels
 from mask_rcnn.dataset.run_lengths import compress, decode_mask, encode_polygons
 from mask_rcnn.dataset.sides import are_exchanged, on_both_sides
@@ -56,6 +57,7 @@ def read_returned(path: Path) -> tuple[list[Correction], dict[str, str]]:
         DatasetError: it is none of them.
     """
     with _unpacked(path) as (folder, files):
+        files = [file for file in files if not file.name.startswith(".")]  # macOS puts "._NAME" into its archives
         texts = [file for file in files if file.suffix.lower() == ".json"]
         masks = [file for file in files if file.suffix.lower() == ".png" and IMAGES not in file.relative_to(folder).parts]
         if len(texts) > 1:
@@ -68,7 +70,7 @@ def read_returned(path: Path) -> tuple[list[Correction], dict[str, str]]:
                 raise DatasetError(f"{path}: a list, and no tasks of Label Studio; export as JSON there, not as JSON-MIN")
             return _from_tasks(content)
         if masks:
-            return _from_masks(folder, masks)
+            return _from_masks(masks)
     raise DatasetError(f"{path}: holds no COCO or Label Studio JSON and no PNG masks; export it so")
 
 
@@ -110,21 +112,22 @@ def known_by(name: str) -> tuple[int | None, str]:
 
 def _from_coco(path: Path) -> tuple[list[Correction], dict[str, str]]:
     dataset = read_dataset(path)
+    if unnamed := [image["id"] for image in dataset["images"] if not isinstance(image.get("file_name"), str)]:
+        raise DatasetError(f"{path}: image {unnamed[0]} has no file_name; export it again as COCO")
     segmentations, bad = read_annotations(path, dataset, dataset["images"], "correct it in the tool and export it again")
     corrections, refused = [], {}
     for image in dataset["images"]:
-        name = str(image.get("file_name", ""))
+        name = image["file_name"].replace("\\", "/")
         if image["id"] in bad:
             refused[name] = bad[image["id"]]
             continue
         record = FilmRecord(Path(name), str(path), "", tuple(segmentations.get(image["id"], ())))
         try:
-            labels = decode_labels(record, (int(image["height"]), int(image["width"])))
-        except (DatasetError, KeyError, TypeError, ValueError) as error:
+            labels = decode_labels(record, check_size([image.get("height"), image.get("width")]))
+        except ValueError as error:
             refused[name] = str(error).removeprefix(f"{name}: ")
             continue
-        image_id, file = known_by(name)
-        corrections.append(Correction(image_id, file, labels.shape, encode_labels(labels), "COCO"))
+        corrections.append(Correction(known_by(name)[0], name, labels.shape, encode_labels(labels), "COCO"))
     return corrections, refused
 
 
@@ -139,13 +142,16 @@ def _from_tasks(content: Sequence[Mapping[str, Any]]) -> tuple[list[Correction],
         except ValueError as error:
             refused[file] = str(error)
             continue
+        except (AttributeError, LookupError, TypeError):
+            refused[file] = "its annotation is none of Label Studio's; export it again as JSON"
+            continue
         if labels is not None:
             image_id = given if isinstance(given, int) else image_id
             corrections.append(Correction(image_id, file, labels.shape, encode_labels(labels), "Label Studio"))
     return corrections, refused
 
 
-def _from_masks(folder: Path, masks: Iterable[Path]) -> tuple[list[Correction], dict[str, str]]:
+def _from_masks(masks: Iterable[Path]) -> tuple[list[Correction], dict[str, str]]:
     corrections, refused = [], {}
     for path in masks:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -158,11 +159,17 @@ def test_a_second_training_waits_for_the_films_of_the_first(folder: Path) -> Non
     assert (folder.parent / "cache" / "films_64.bin").stat().st_size == COUNT * SIZE
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_names_the_cache(folder: Path) -> None:
-    path = folder.parent / "cache" / "films_64.bin"
-    path.parent.mkdir()
-    path.symlink_to("/dev/full")
-    with pytest.raises(OSError) as caught:
-        cached(folder)
-    assert caught.value.filename == str(path)
+def test_a_full_disk_names_the_cache_and_costs_nothing_that_was_there(
+    folder: Path, prepared: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        if len(prepared) == COUNT:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(film_cache, "FILMS_AT_ONCE", COUNT)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left") as caught:
+            cached(folder)
+    assert caught.value.filename == str(folder.parent / "cache" / "films_64.bin")
+    assert_same(cached(folder), load_films(read_records(folder, "patient"), SIDE))

@@ -29,6 +29,8 @@ from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
 from mask_rcnn.system.progress import progress, warn
 
+READ_AHEAD = 32  # films a thread
+
 
 @dataclass(frozen=True)
 class TrainingFilm:
@@ -73,12 +75,17 @@ def prepare_films(records: Sequence[FilmRecord], side: int) -> Iterator[tuple[Tr
         except (FilmError, DatasetError) as error:
             return str(error)
 
-    with ThreadPool(os.cpu_count()) as pool:  # Pillow and OpenCV let other threads run while they decode
-        for prepared in progress(pool.imap(prepare, records), name="films", total=len(records)):
-            if isinstance(prepared, str):
-                warn(f"left out {prepared}")
-            else:
-                yield prepared
+    threads = os.cpu_count() or 1
+    # Pillow and OpenCV let other threads run while they decode.
+    with ThreadPool(threads) as pool, progress(name="films", total=len(records)) as bar:
+        # Some at a time: films that are read faster than they are taken would fill the memory.
+        for start in range(0, len(records), READ_AHEAD * threads):
+            for prepared in pool.imap(prepare, records[start : start + READ_AHEAD * threads]):
+                bar.update()
+                if isinstance(prepared, str):
+                    warn(f"left out {prepared}")
+                else:
+                    yield prepared
 
 
 def prepare_film(record: FilmRecord, side: int) -> tuple[TrainingFilm, Traits]:

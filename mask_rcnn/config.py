@@ -131,6 +131,7 @@ class TrainingConfig:
 
     heads_epochs: int = 20
     all_epochs: int = 40
+    patience: int = 10  # epochs of a stage without a better validation Dice, after which the stage ends; 0 never ends one
     batch_size: int = 2
     precision: str = "float32"  # or "float16", "bfloat16": of the convolutions while training; weights and losses keep 32
     optimiser: str = "sgd"  # or "adam"

@@ -152,7 +152,7 @@ RULES: tuple[Rule, ...] = (
     _one_of("data.members", "bootstrap", "all", "sources"),
     Rule(("data.patient_pattern",), _is_pattern, "must be a regular expression with one group, the patient, or empty"),
 
-    *_not_negative("training", "heads_epochs", "all_epochs"),
+    *_not_negative("training", "heads_epochs", "all_epochs", "patience"),
     Rule(("training.heads_epochs", "training.all_epochs"), lambda heads, then: heads + then > 0,
          "and all_epochs are both 0"),
     *_at_least("training", batch_size=1),

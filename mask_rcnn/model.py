@@ -310,12 +310,15 @@ class MaskRCNN:
         optimiser.build(self.network.trainable_variables)
         self.network.compile(optimizer=optimiser, jit_compile=self._jit_compile)
 
-    def detect(self, films: Sequence[np.ndarray], soft: bool = False) -> list[dict[str, np.ndarray]]:
+    def detect(
+        self, films: Sequence[np.ndarray], soft: bool = False, batch: int | None = None
+    ) -> list[dict[str, np.ndarray]]:
         """Finds the lungs on equalised films.
 
         Args:
             films: uint8 [height, width] or [height, width, 3] each, of any sizes, already equalised.
             soft: True gives the masks' probabilities, False where they are 0.5 or more.
+            batch: films at a time, as ``predict`` takes it.
 
         Returns:
             For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
@@ -325,7 +328,7 @@ class MaskRCNN:
             TypeError: a film is not uint8.
         """
         molded = [mold_film(film, self.config.network) for film in films]
-        predictions = self.predict(molded)
+        predictions = self.predict(molded, batch)
         return [self.unmold(prediction, film.shape[:2], soft) for prediction, film in zip(predictions, films, strict=True)]
 
     def predict(self, films: Sequence[MoldedFilm], batch: int | None = None) -> list[Prediction]:

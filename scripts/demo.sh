@@ -26,5 +26,5 @@ Done. Look at
   demo/results/measurements.csv   a row a film: scores, agreement, areas, boxes
   demo/results/masks/             0 background, 1 left lung, 2 right lung (the patient's)
   demo/dataset/dataset.json       the COCO dataset of step 1
-  demo/models/                    the network of step 2; its curves: .venv/bin/python -m tensorboard.main --logdir demo/runs
+  demo/models/                    the network of step 2, its curves and predictions as pictures
 END

@@ -55,8 +55,8 @@ INSTALLED_AS = {
     "segmentation_models": "segmentation-models",
 }
 
-# Required and never imported here: Keras's callback and pydicom's decoders find them by themselves.
-FOUND_BY_OTHERS = {"tensorboard", "python-gdcm"}
+# Required and never imported here: pydicom's decoders find it by themselves.
+FOUND_BY_OTHERS = {"python-gdcm"}
 
 # Backends that Keras can run on instead of TensorFlow; no code may need one.
 OTHER_BACKENDS = {"jax", "torch"}

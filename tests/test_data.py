@@ -23,8 +23,7 @@ from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records
-from mask_rcnn.dataset.training_films import TrainingFilm, join_copies, load_film, load_films
-from mask_rcnn.films.duplicates import fingerprint
+from mask_rcnn.dataset.training_films import TrainingFilm, join_copies, load_film, load_films, prepare_films
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import read_film, read_labels
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
@@ -65,7 +64,7 @@ def in_memory(seed: int, height: int = 150, width: int = 120, empty: bool = Fals
         labels[:] = 0
     square, window, _ = fit_to_square(equalise(film), SIDE)
     record = FilmRecord(Path(f"{seed}.png"), "drawn", f"drawn:{seed}")
-    return TrainingFilm(record, square, fit_labels_to_square(labels, SIDE), window, fingerprint(film, labels > 0))
+    return TrainingFilm(record, square, fit_labels_to_square(labels, SIDE), window)
 
 
 def write_folder(folder: Path, count: int) -> Path:
@@ -385,29 +384,30 @@ def write_phantoms(folder: Path, numbers: dict[str, int], crop: int = 0) -> Path
     return folder
 
 
+def fingerprints_of(records: list[FilmRecord]) -> list[str]:
+    return [traits.fingerprint for _, traits in prepare_films(records, SIDE)]
+
+
 def test_copies_in_other_sources_are_joined(tmp_path: Path) -> None:
     one = write_phantoms(tmp_path / "one", {"a": 0, "b": 1, "c": 2})
     two = write_phantoms(tmp_path / "two", {"x": 3, "y": 1, "z": 0}, crop=6)
     records = [*read_records(one, "patient"), *read_records(two, "patient")]
-    films = join_copies(load_films(records, SIDE))
-    assert [film.record.path for film in films] == [record.path for record in records]
+    joined = join_copies(records, fingerprints_of(records))
+    assert [record.path for record in joined] == [record.path for record in records]
     names = ["one:images/a.jpg", "one:images/b.jpg", "one:images/c.jpg", "two:images/x.jpg"]
-    assert [film.record.group for film in films] == [*names, names[1], names[0]]
-    turned = join_copies(load_films(records[::-1], SIDE))
-    assert [film.record for film in turned] == [film.record for film in films[::-1]]
+    assert [record.group for record in joined] == [*names, names[1], names[0]]
+    assert join_copies(records[::-1], fingerprints_of(records[::-1])) == joined[::-1]
 
 
 def test_what_records_say_of_copies_joins_films_too(tmp_path: Path) -> None:
     """By way of a film that is a copy of one and a patient's like another, three films become one group."""
-    films = load_films(read_records(write_phantoms(tmp_path / "one", {"a": 0, "b": 1, "c": 2, "d": 3}), "patient"), SIDE)
-
-    def told(film: TrainingFilm, group: str, copies: str) -> TrainingFilm:
-        return replace(film, record=replace(film.record, group=group, copies=copies))
-
-    assert [film.record for film in join_copies(films)] == [film.record for film in films]
-    tied = [told(*row) for row in zip(films, ("x", "patient", "patient", "y"), ("j:1", "j:1", "", ""), strict=True)]
-    assert [film.record.group for film in join_copies(tied)] == ["patient", "patient", "patient", "y"]
-    assert join_copies([]) == []
+    records = read_records(write_phantoms(tmp_path / "one", {"a": 0, "b": 1, "c": 2, "d": 3}), "patient")
+    fingerprints = fingerprints_of(records)
+    assert join_copies(records, fingerprints) == records
+    told = zip(records, ("x", "patient", "patient", "y"), ("j:1", "j:1", "", ""), strict=True)
+    tied = [replace(record, group=group, copies=copies) for record, group, copies in told]
+    assert [record.group for record in join_copies(tied, fingerprints)] == ["patient", "patient", "patient", "y"]
+    assert join_copies([], []) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -425,7 +425,7 @@ def test_no_film_is_on_both_sides_whatever_the_sources(tmp_path: Path, seed: int
         "network": {"image_size": SIDE, "backbone": "resnet26"}, "seed": seed,
         "data": {"sources": [str(PHANTOMS), f"{again}/", str(old)], "train_fraction": 0.6},
     })  # fmt: skip
-    films = Films(config)
+    films = Films(config, tmp_path / "cache")
     numbers = {path.stem: k for k, path in enumerate(sorted((PHANTOMS / "images").glob("*.png")))}
 
     def shown(record: FilmRecord) -> int:

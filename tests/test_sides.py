@@ -20,7 +20,7 @@ from mask_rcnn.dataset.coco import annotation, new_dataset
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.run_lengths import encode_mask
-from mask_rcnn.dataset.sides import are_exchanged, check_sides, exif_orientation, on_both_sides, turn_back
+from mask_rcnn.dataset.sides import are_exchanged, check_sides, exif_orientation, on_both_sides, sides_of, turn_back
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.training_films import load_films
 from mask_rcnn.films.images import FilmError, open_image
@@ -132,10 +132,10 @@ def test_sides_are_judged_as_they_are_named() -> None:
     assert are_exchanged(labels) is False and are_exchanged(exchanged(labels)) is True
     assert are_exchanged(both(labels)) is None
     record = FilmRecord(Path("a.png"), "set", "a")
-    assert check_sides([record], [labels]) == []
-    assert check_sides([replace(record, laterality="image")], [exchanged(labels)]) == []
+    assert check_sides([record], [sides_of(labels)]) == []
+    assert check_sides([replace(record, laterality="image")], [sides_of(exchanged(labels))]) == []
     with pytest.raises(DatasetError, match="labels exchanged"):
-        check_sides([record], [exchanged(labels)])
+        check_sides([record], [sides_of(exchanged(labels))])
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))
@@ -192,7 +192,7 @@ def test_masks_of_other_values_say_what_they_hold(tmp_path: Path, values: tuple[
 def test_real_sets_are_not_suspected(shared_data: Path, name: str) -> None:
     records = read_records(shared_data / name, "patient")[::4]
     labels = [read_labels(record.mask_path) for record in records if record.mask_path]
-    assert check_sides(records, labels) == []
+    assert check_sides(records, [sides_of(own) for own in labels]) == []
     assert not any(on_both_sides(own * (own == lung)) for own in labels for lung in CATEGORIES)
     noticed = [on_both_sides(both(own)) for own in labels if len(np.unique(own)) == 3]
     assert np.mean(noticed) > 0.95, "all but those with next to nothing left of a lung"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import yaml
@@ -28,12 +30,21 @@ from mask_rcnn.commands import train as train_command
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
 from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
+from mask_rcnn.dataset.records import FilmRecord
+from mask_rcnn.dataset.training_films import TrainingFilm
 from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.network.losses import LOSS_NAMES
-from mask_rcnn.training import bag as training_bag, run_folder as training_run
+from mask_rcnn.training import (
+    bag as training_bag,
+    callbacks as training_callbacks,
+    outcome as training_outcome,
+    run_folder as training_run,
+)
+from mask_rcnn.training.best import Best, best_of, is_worn_out
 from mask_rcnn.training.films import Films
 from mask_rcnn.training.report import epoch_line
-from mask_rcnn.training.validation import validation_dice
+from mask_rcnn.training.validation import Validation, validate
 from mask_rcnn.weights.checkpoint import CheckpointError, read_config, read_notes
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
@@ -68,6 +79,8 @@ TINY = {
     "bag": {"members": 1, "min_votes": 1},
 }
 
+
+TIMES = re.compile(rb'"(seconds|films_per_second)": [\d.]+|\d+ (s|min) \|')  # that no two runs have alike
 
 Trained = tuple[Path, list[str], list[int]]  # folder, arguments, what the command returned each time
 
@@ -134,7 +147,8 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(
     number = r"\d+\.\d{3}"
     epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
     assert len(epochs) == 2 and max(map(len, epochs)) < 120
-    line = rf"tiny_1: epoch %d/2, loss {number}, validation {number}, Dice left {number} right {number}, \d+ (s|min)"
+    line = rf"tiny_1: epoch %d/2, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
+    line += r"\d+ (s|min)"
     assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 2, epochs[1])
     logged = [json.loads(line) for line in (tmp_path / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
     assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 2
@@ -148,8 +162,101 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(
 def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(trained: Trained, stopped: Trained) -> None:
     """Optimiser and schedule, what RoIs are sampled, order and changes of the films and batch normalisation all go on."""
     assert trained[2] == stopped[2] == [0]
-    for name in ("models/tiny_1.weights.h5", "models/tiny_1.yaml", "runs/tiny_1/log.jsonl"):
-        assert (stopped[0] / name).read_bytes() == (trained[0] / name).read_bytes(), name
+    files = ["models/tiny_1.weights.h5", "models/tiny_1.yaml", "models/tiny_1.curves.png", "models/tiny_1.predictions.png",
+             "models/tiny.members.md", "runs/tiny_1/log.jsonl", "runs/tiny_1/best.weights.h5",
+             "runs/cache/films_64.bin", "runs/cache/films_64.jsonl"]  # fmt: skip
+    for name in files:
+        one, other = (TIMES.sub(b"", (folder / name).read_bytes()) for folder in (stopped[0], trained[0]))
+        assert one == other, name
+
+
+def test_beside_the_weights_lie_curves_predictions_and_the_members(trained: Trained) -> None:
+    models, run = trained[0] / "models", trained[0] / "runs" / "tiny_1"
+    with Image.open(models / "tiny_1.curves.png") as curves, Image.open(models / "tiny_1.predictions.png") as predictions:
+        assert curves.size == (4 * 420, 2 * 280) and predictions.size == (2 * 536, 24 + 288)  # 2 films to validate on
+    notes = read_notes(models / "tiny_1.weights.h5")
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    best = max(log, key=lambda entry: (entry["val_dice"], -entry["val_loss"]))
+    assert notes["best_epoch"] == best["epoch"] and notes["epochs"] == 3
+    assert notes["scores"] == {key: value for key, value in best.items() if key not in ("epoch", *training_run.TIMES)}
+    head, rule, *rows = (models / "tiny.members.md").read_text().splitlines()[2:]
+    assert head == "| member | seed | films | epochs | best epoch | Dice left | Dice right | time |"
+    dices = " | ".join(f"{best[f'val_dice_{lung}']:.4f}" for lung in CATEGORIES.values())
+    (row,) = rows
+    assert re.fullmatch(rf"\| 1 \| 1 \| 14 \| 3 \| {best['epoch']} \| {re.escape(dices)} \| \d+ (s|min) \|", row), row
+    held = MaskRCNN.load(run / "best.weights.h5").network.get_weights()
+    written = MaskRCNN.load(models / "tiny_1.weights.h5").network.get_weights()
+    assert all(np.array_equal(one, other) for one, other in zip(held, written, strict=True))
+
+
+def by_script(monkeypatch: pytest.MonkeyPatch, dices: dict[int, float], stop_at: int = 0) -> list[int]:
+    """Has epochs, from 1, take no step and come to these Dice; each sets one weight to its number. Gives the epochs."""
+    began: list[int] = []
+
+    def pretend(model: MaskRCNN, batches: Any, validation: Any, start: int, end: int, callbacks: Any, verbose: int) -> None:
+        listed = keras.callbacks.CallbackList(callbacks, model=model.network)
+        model.network.stop_training = False
+        listed.on_train_begin()
+        for epoch in range(start, end):
+            if epoch + 1 == stop_at:
+                raise KeyboardInterrupt
+            began.append(epoch + 1)
+            listed.on_epoch_begin(epoch)
+            listed.on_train_batch_begin(0)
+            listed.on_train_batch_end(0, {"loss": 1.0})
+            bias = model.network.named_layers()["fpn_c5p5"].bias
+            bias.assign(np.full(bias.shape, epoch + 1))
+            listed.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0})
+            if model.network.stop_training:
+                break
+        listed.on_train_end()
+
+    def validate_by_script(model: MaskRCNN, films: Any, wanted: Any) -> Validation:
+        nothing = dict.fromkeys(CATEGORIES, np.zeros((64, 64), bool))
+        return Validation({"val_dice": dices[began[-1]]} if began else {}, dict.fromkeys(wanted, nothing))
+
+    monkeypatch.setattr(MaskRCNN, "fit_stage", pretend)
+    for module in (training_callbacks, training_outcome):
+        monkeypatch.setattr(module, "validate", validate_by_script)
+    return began
+
+
+def test_the_best_epoch_is_kept_and_waited_for_in_each_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first stage gives up after its fourth epoch, the second after its fourth; killed in between, it is the same."""
+    dices = {1: 0.2, 2: 0.5, 3: 0.5, 4: 0.3, 7: 0.1, 8: 0.6, 9: 0.55, 10: 0.6}
+    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 6, "all_epochs": 8, "patience": 2})
+    command, run = command_in(tmp_path, config), tmp_path / "runs" / "tiny_1"
+    weights = tmp_path / "models" / "tiny_1.weights.h5"
+    with monkeypatch.context() as patch:
+        assert by_script(patch, dices, stop_at=9) == [] and train_command.main(command) == 130
+    assert not weights.exists() and read_notes(run / "best.weights.h5")["epoch"] == 8
+    capsys.readouterr()
+    (run / "best.weights.h5").unlink()  # as a kill right after the checkpoint of epoch 8 leaves it
+    began = by_script(monkeypatch, dices)
+    assert train_command.main(command) == 0 and began == [9, 10]
+    said = capsys.readouterr().out
+    assert "no better Dice for 2 epochs" in said and "epoch 8 of 10 is the best, with a Dice of 0.600" in said
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert {entry["epoch"]: entry["val_dice"] for entry in log} == dices
+    bias = MaskRCNN.load(weights).network.named_layers()["fpn_c5p5"].bias
+    assert np.unique(bias) == [8] and read_notes(weights)["best_epoch"] == 8
+    weights.unlink()
+    began.clear()
+    assert train_command.main(command) == 0 and not began, "a stage that gave up is not gone on with"
+    assert np.unique(MaskRCNN.load(weights).network.named_layers()["fpn_c5p5"].bias) == [8]
+
+
+def test_which_epoch_is_best() -> None:
+    best = best_of(None, 1, {"val_dice": 0.0, "val_loss": 3.0})
+    assert best == Best(1, 0.0, 3.0) and best_of(best, 2, {"loss": 1.0}) == best
+    assert best_of(best, 2, {"val_dice": 0.0, "val_loss": 3.0}) == best, "of equal ones the earlier"
+    assert best_of(best, 2, {"val_dice": 0.0, "val_loss": 2.0}) == Best(2, 0.0, 2.0)
+    assert best_of(Best(2, 0.5, 1.0), 3, {"val_dice": 0.4, "val_loss": 0.5}) == Best(2, 0.5, 1.0)
+    waits = [(None, 9, 0, 3), (Best(2, 0, 0), 4, 0, 3), (Best(2, 0, 0), 7, 5, 3), (Best(2, 0, 0), 90, 0, 0)]
+    assert not any(is_worn_out(*case) for case in waits)
+    assert is_worn_out(Best(2, 0, 0), 5, 0, 3) and is_worn_out(Best(2, 0, 0), 8, 5, 3)
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -225,12 +332,12 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     shutil.copytree(PHANTOMS, tmp_path / "phantoms", ignore=shutil.ignore_patterns("*.py"))
     config = load_config(trained[0] / "tiny.yaml")
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(str(tmp_path / "phantoms"),)))
-    films, same = Films(config), Films(moved)
+    films, same = (Films(one, tmp_path / "cache") for one in (config, moved))
     begun = training_run.beginning(films.of_member(1), films.validation, None)
     assert training_run.beginning(same.of_member(1), same.validation, None) == begun
     assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
 
-    blank = dataclasses.replace(films.validation[0], labels=np.zeros_like(films.validation[0].labels))
+    blank = dataclasses.replace(films.validation[0], labels=np.zeros((64, 64), np.uint8))
     other_validation = training_run.beginning(films.of_member(1), [blank, *films.validation[1:]], None)
     with pytest.raises(training_run.TrainingError, match="begun with other validation films"):
         training_run.read_progress(runs / "tiny_1", config, other_validation)
@@ -239,7 +346,7 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     pixels = np.array(Image.open(mask))
     pixels[:200] = 0
     Image.fromarray(pixels).save(mask)
-    other = Films(moved)
+    other = Films(moved, tmp_path / "cache")
     changed = training_run.beginning(other.of_member(1), other.validation, None)
     assert changed["validation_films"] == begun["validation_films"]
     remedy = f"or delete {runs / 'tiny_1'} to begin anew"
@@ -271,7 +378,7 @@ def test_a_checkpoint_of_an_older_program_is_gone_on_from(
         training_run.read_progress(run, config, {})
 
 
-def test_tensorboard_holds_the_losses_the_learning_rate_and_the_dice(
+def test_tensorboard_holds_losses_learning_rate_dice_pace_and_pictures(
     trained: Trained,
 ) -> None:
     import tensorflow as tf
@@ -286,7 +393,12 @@ def test_tensorboard_holds_the_losses_the_learning_rate_and_the_dice(
     for name in ("loss", *LOSS_NAMES):
         assert f"train/epoch_{name}" in tags
         assert f"validation/epoch_{name}" in tags
-    assert "validation/epoch_dice" in tags
+    assert {"validation/epoch_dice", "train/epoch_films_per_second", "train/epoch_seconds"} <= tags
+    pictures = EventAccumulator(str(folder / "runs" / "tiny_1" / "predictions"))
+    pictures.Reload()
+    assert [picture.step for picture in pictures.Images("films_of_validation")] == [0, 1, 2]
+    last = Image.open(io.BytesIO(pictures.Images("films_of_validation")[-1].encoded_image_string))
+    assert last.size == (2 * 536, 24 + 288)
     events = EventAccumulator(str(folder / "runs" / "tiny_1" / "train"))
     events.Reload()
     rates = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("epoch_learning_rate")]
@@ -304,14 +416,30 @@ def test_the_dice_to_validate_by() -> None:
         {"class_ids": np.array([1, 1]), "masks": np.stack([half, both == 1], axis=-1)},  # the second has the lower score
         {"class_ids": np.array([2, 1]), "masks": np.stack([wrong, left == 1], axis=-1)},
     ]
-    model = SimpleNamespace(detect=lambda films: [found[int(film[0, 0])] for film in films])
-    films = [SimpleNamespace(film=np.full((8, 8), k, np.uint8), labels=labels) for k, labels in enumerate((both, left))]
-    scores = validation_dice(model, films)  # type: ignore[arg-type]
+    model = SimpleNamespace(detect=lambda films, batch: [found[int(film[0, 0])] for film in films])
+
+    def film_of(number: int, labels: np.ndarray, source: str = "one.json") -> TrainingFilm:
+        record = FilmRecord(Path(f"{number}.png"), source, str(number))
+        return TrainingFilm(record, np.full((8, 8), number, np.uint8), labels, (0, 0, 8, 8))
+
+    films = [film_of(number, labels) for number, labels in enumerate((both, left))]
+    scores, lungs = validate(model, films, [1])  # type: ignore[arg-type]
     half_dice = 2 * 16 / (16 + 32)
     assert scores == pytest.approx({
         "val_dice": (half_dice + 1 + 0) / 3, "val_dice_left_lung": (half_dice + 1) / 2, "val_dice_right_lung": 0})
-    empty = SimpleNamespace(film=films[1].film, labels=np.zeros((8, 8), np.uint8))
-    assert validation_dice(model, [empty]) == {}  # type: ignore
+    assert lungs.keys() == {1} and np.array_equal(lungs[1][1], left == 1) and not lungs[1][2].any()
+    assert validate(model, [film_of(1, np.zeros((8, 8), np.uint8))]).scores == {}  # type: ignore[arg-type]
+
+    # Of several sources each counts once, however many films it has.
+    films = [film_of(0, both), film_of(0, both), film_of(1, left, "other"), film_of(1, left, "third")]
+    scores = validate(model, films).scores  # type: ignore[arg-type]
+    assert scores == pytest.approx({
+        "val_dice": (half_dice / 2 + 1 + 1) / 3,
+        "val_dice_left_lung": (half_dice + 1 + 1) / 3, "val_dice_right_lung": 0,
+        "val_dice_left_lung/one": half_dice, "val_dice_right_lung/one": 0,
+        "val_dice_left_lung/other": 1, "val_dice_left_lung/third": 1})
+    assert epoch_line(1, 1, scores, 5).endswith(
+        f"Dice left {(half_dice + 2) / 3:.3f} right 0.000 (one {half_dice:.2f} 0.00, other 1.00 -, third 1.00 -), 5 s")
 
 
 def test_an_epoch_is_one_short_line() -> None:
@@ -409,7 +537,7 @@ def test_wrong_settings_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_weights_that_are_not_there_stop_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training_bag, "Films", lambda config: pytest.fail("films are read"))
+    monkeypatch.setattr(training_bag, "Films", lambda *_: pytest.fail("films are read"))
     for weights in (tmp_path / "absent.h5", tmp_path):
         assert train_command.main([*command_in(tmp_path), "--weights", str(weights)]) == 1
         assert capsys.readouterr().err == f"train: {weights}: there is no such file; check the path\n"
@@ -418,7 +546,7 @@ def test_weights_that_are_not_there_stop_before_any_work(
 def test_too_little_memory_gets_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fill_memory(config: object) -> None:
+    def fill_memory(*_: object) -> None:
         np.zeros((2**20, 2**20, 4))
 
     monkeypatch.setattr(training_bag, "Films", fill_memory)
@@ -506,8 +634,8 @@ def test_films_that_are_held_out_are_not_learnt_from(tmp_path: Path, capsys: pyt
     held_out = tmp_path / "held_out.csv"
     held_out.write_text(f"set,file,why\nopenist,images/{names[1]},held\nopenist,images/{names[4]},copy\n")
     config = config_from_dict({**TINY, "data": {"sources": [str(folder)], "held_out": str(held_out)}})
-    films = Films(config)
-    read = [record.path.name for record in films.read]
+    films = Films(config, tmp_path / "cache")
+    read = [record.path.name for record in films.read.records]
     assert sorted(read) == [names[k] for k in (0, 2, 3, 5)]
     assert f"{held_out}: 2 of 6 films are held out" in capsys.readouterr().out
     shown = [*films.of_member(1), *films.validation]

@@ -66,6 +66,6 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("models"), metavar="FOLDER",
                         help="where the weights go (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
-                        help="checkpoints, logs and TensorBoard (default: %(default)s)")
+                        help="checkpoints, logs, TensorBoard and the cache of films (default: %(default)s)")
     parser.add_common()
     return parser.parse_args(argv)

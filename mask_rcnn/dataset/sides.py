@@ -10,8 +10,9 @@ Shapes
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -64,7 +65,22 @@ def are_exchanged(labels: np.ndarray) -> bool | None:
     return centre[LEFT_LUNG] < centre[RIGHT_LUNG]
 
 
-def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> list[FilmRecord]:
+class Sides(NamedTuple):
+    """What a film's labels show; a source is judged by those of all its films."""
+
+    shows_lung: bool
+    on_both: bool  # as ``on_both_sides``
+    exchanged: bool | None  # as ``are_exchanged``
+
+
+def sides_of(labels: np.ndarray) -> Sides:
+    """What a film's labels show."""
+    if not labels.any():
+        return Sides(False, False, None)
+    return Sides(True, on_both_sides(labels), are_exchanged(labels))
+
+
+def check_sides(records: Sequence[FilmRecord], sides: Sequence[Sides]) -> list[FilmRecord]:
     """The films with one label for both lungs, where these are few in their source.
 
     Lungs named by image side are not checked for an exchange: this program alone writes such files, and marks them.
@@ -74,20 +90,19 @@ def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> 
     """
     by_source: dict[str, list[int]] = defaultdict(list)
     for k, record in enumerate(records):
-        if labels[k].any():
+        if sides[k].shows_lung:
             by_source[record.source].append(k)
     doubtful = []
     for source, own in by_source.items():
-        both = [k for k in own if on_both_sides(labels[k])]
+        both = [k for k in own if sides[k].on_both]
         if len(both) > MAX_DOUBTFUL * len(own):
             raise DatasetError(
                 f"{source}: one label for both lungs? {len(both)} of {len(own)} films have one on both sides of the chest, "
                 f"{_first(records, both)}; {_EXPECTED}"
             )
         doubtful += [records[k] for k in both]
-        verdicts = {k: are_exchanged(labels[k]) for k in own if records[k].laterality == "patient"}
-        judged = [k for k, verdict in verdicts.items() if verdict is not None]
-        wrong = [k for k in judged if verdicts[k]]
+        judged = [k for k in own if records[k].laterality == "patient" and sides[k].exchanged is not None]
+        wrong = [k for k in judged if sides[k].exchanged]
         if 2 * len(wrong) > len(judged):
             raise DatasetError(
                 f"{source}: labels exchanged? {len(wrong)} of {len(judged)} films have the lungs on each other's sides, "
@@ -100,27 +115,36 @@ def _first(records: Sequence[FilmRecord], chosen: Sequence[int]) -> str:
     return "the first " + ", ".join(records[k].path.name for k in chosen[:3])
 
 
-def check_turned(records: Sequence[FilmRecord]) -> None:
-    """Checks the films that their EXIF tag turns: the masks must be annotated on the turned film.
+def is_turned_wrongly(record: FilmRecord, film: np.ndarray, labels: np.ndarray) -> bool | None:
+    """Whether the labels of a film that its EXIF tag turns fit it as it is stored; None where no tag turns it.
 
     A mask of the film as it is stored has its sides exchanged or, where these are alike or the turn is by a half, lies
     where the film is not darker than around.
+    """
+    orientation = exif_orientation(record.path) if record.pixels is None and labels.any() else 1
+    if orientation == 1:
+        return None
+    return _fit(turn_back(film, orientation), labels) > _fit(film, labels)
+
+
+def check_turned(records: Sequence[FilmRecord], known: Mapping[FilmRecord, bool | None] | None = None) -> None:
+    """Checks the films that their EXIF tag turns: the masks must be annotated on the turned film.
+
+    Args:
+        known: what ``is_turned_wrongly`` gave for some of the films, which are not read again.
 
     Raises:
         DatasetError: of most of the films that are turned in a source, the mask fits the film as it is stored.
     """
+    known = known or {}
     turned: dict[str, list[tuple[FilmRecord, bool]]] = defaultdict(list)
     for record in records:
-        orientation = exif_orientation(record.path) if record.pixels is None else 1
-        if orientation == 1:
-            continue
         try:
-            film, labels, _ = read_annotated(record)
+            is_wrong = known[record] if record in known else _reads_turned_wrongly(record)
         except (FilmError, DatasetError):  # loading it will report it
             continue
-        if labels.any():
-            stored = turn_back(film, orientation)
-            turned[record.source].append((record, _fit(stored, labels) > _fit(film, labels)))
+        if is_wrong is not None:
+            turned[record.source].append((record, is_wrong))
     for source, films in turned.items():
         wrong = [record for record, is_wrong in films if is_wrong]
         if 2 * len(wrong) > len(films):
@@ -129,6 +153,13 @@ def check_turned(records: Sequence[FilmRecord]) -> None:
                 f"{source}: EXIF turns {len(wrong)} films and not their masks, the first {names}; turn the masks likewise, "
                 "or annotate the films as they are shown"
             )
+
+
+def _reads_turned_wrongly(record: FilmRecord) -> bool | None:
+    if record.pixels is not None or exif_orientation(record.path) == 1:
+        return None
+    film, labels, _ = read_annotated(record)
+    return is_turned_wrongly(record, film, labels)
 
 
 def exif_orientation(path: Path) -> int:

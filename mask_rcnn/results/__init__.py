@@ -1,1 +1,1 @@
-"""What inference writes."""
+"""What inference and training render and write."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from mask_rcnn.system.console import note
 from mask_rcnn.system.files import remove_partials
 
 try:
@@ -21,13 +22,16 @@ class RunError(ValueError):
 
 
 @contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
+def sole_run(folder: Path, wait: bool = False) -> Iterator[None]:
     """Makes a folder, and keeps a second run out of it while the block runs; on Windows and some network disks it cannot.
 
     What a killed run has left half written in the folder is removed, and so is a new folder that stays empty.
 
+    Args:
+        wait: for a run that is at work in it.
+
     Raises:
-        RunError: a run is at work in it.
+        RunError: a run is at work in it, and is not waited for.
         OSError: it cannot be made.
     """
     is_new = not folder.exists()
@@ -38,7 +42,10 @@ def sole_run(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunError(f"{folder}: another run is writing to it; wait for it or choose another --out") from error
+                if not wait:
+                    raise RunError(f"{folder}: another run is writing to it; wait for it or choose another --out") from error
+                note(f"{folder}: waiting for another run that is writing to it")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
             except OSError:  # a disk without locks: what looks half written may be another run's
                 pass
             else:

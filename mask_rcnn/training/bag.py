@@ -2,8 +2,12 @@
 
 What is written, for member K of the config NAME:
 
-- ``OUT/NAME_K.weights.h5``, the weights in 16 bits with their config inside, and ``OUT/NAME_K.yaml``, the config
+- ``OUT/NAME_K.weights.h5``, the weights of its best epoch in 16 bits with their config inside, and ``OUT/NAME_K.yaml``, the
+  config; beside them what ``outcome`` renders
 - ``RUNS/NAME_K``, as ``run_folder`` describes it, with TensorBoard's event files
+- ``RUNS/cache``, the films of all members, as ``film_cache`` describes it
+
+The best epoch is that of the best Dice on the films to validate on; without any it is the last one.
 
 On one machine a training that was stopped and gone on with ends with the same bytes as one that was not.
 """
@@ -11,9 +15,9 @@ On one machine a training that was stopped and gone on with ends with the same b
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -21,7 +25,8 @@ from mask_rcnn.config import READING_SECTIONS, Config, differing_keys, learned_p
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.system.console import inform, note, step
 from mask_rcnn.system.files import remove_partials_of, write_bytes
-from mask_rcnn.training import run_folder
+from mask_rcnn.training import outcome, run_folder
+from mask_rcnn.training.best import is_worn_out
 from mask_rcnn.training.callbacks import callbacks_of
 from mask_rcnn.training.films import Films
 from mask_rcnn.training.report import epoch_report
@@ -30,7 +35,7 @@ from mask_rcnn.training.stages import schedule_of, stages_of
 from mask_rcnn.weights import checkpoint
 
 if TYPE_CHECKING:
-    from mask_rcnn.dataset.training_films import TrainingFilm
+    from mask_rcnn.dataset.film_cache import CachedFilms
     from mask_rcnn.model import MaskRCNN
 
 
@@ -51,9 +56,10 @@ def train_bag(
     weights = {member: out / f"{config.name}_{member}{checkpoint.ENDING}" for member in members}
     waiting = [member for member, path in weights.items() if not is_trained(config, path)]
     if waiting:
-        films = Films(config)
+        films = Films(config, runs / "cache")
     for member in waiting:
         train_member(config, member, films, out, runs, initial_weights)
+    outcome.write_members(config, out, runs)
     return list(weights.values())
 
 
@@ -95,15 +101,21 @@ def train_member(
             remove_partials_of(out / f"{run.name}{ending}")
         own = films.of_member(member)
         begun = run_folder.beginning(own, films.validation, initial_weights)
-        model = _train(config, config.seed + member, own, films.validation, run, begun, initial_weights)
-        _write(model, member, own, begun, out / f"{run.name}{checkpoint.ENDING}")
+        model, progress = _train(config, config.seed + member, own, films.validation, run, begun, initial_weights)
+        path = out / f"{run.name}{checkpoint.ENDING}"
+        outcome.write_curves(run_folder.read_log(run), progress.best and progress.best.epoch, path)
+        outcome.write_predictions(model, films.validation, path)
+        _write(model, path, run, {
+            "member": member, "seed": config.seed + member, "films": count_different(own), "epochs": progress.epochs,
+            "best_epoch": progress.best.epoch if progress.best else progress.epochs, "begun_with": begun,
+        })  # fmt: skip
 
 
 def _train(
-    config: Config, seed: int, own: Sequence[TrainingFilm], held_out: Sequence[TrainingFilm], run: Path,
-    begun: Mapping[str, str], initial_weights: Path | None,
-) -> MaskRCNN:  # fmt: skip
-    """The trained model; its checkpoint and log lie in ``run``."""
+    config: Config, seed: int, own: CachedFilms, held_out: CachedFilms, run: Path, begun: Mapping[str, str],
+    initial_weights: Path | None,
+) -> tuple[MaskRCNN, run_folder.Progress]:  # fmt: skip
+    """The model with its best weights, and how far it came; its checkpoint and log lie in ``run``."""
     import keras
 
     from mask_rcnn.dataset.batches import TrainingBatches
@@ -118,6 +130,7 @@ def _train(
     if done.epochs:
         model.load_weights(last)
         inform(f"{name}: going on after epoch {done.epochs}")
+        done = run_folder.with_best(model, run, done)
     elif initial_weights is not None:
         inform(f"{name}: starting from {initial_weights}")
         for line in checkpoint.start_from(model.network, initial_weights):
@@ -132,27 +145,45 @@ def _train(
     validation = TrainingBatches(held_out, config, seed, augment=False) if held_out else None
     for stage in stages:
         start = max(stage.first, done.epochs)
-        if start >= stage.end:
+        if start >= stage.end or is_worn_out(done.best, done.epochs, stage.first, config.training.patience):
             continue
         batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
         note("compiling")  # the first step waits for it
         model.compile(schedule_of(config.training, stage, len(batches)), stage.layers)
         if done.epochs > stage.first:
             checkpoint.resume(model.network, last)  # once more: in the middle of a stage its optimiser goes on as well
-        callbacks = [*callbacks_of(model, held_out, run, begun), epoch_report(name, stages[-1].end, len(batches))]
+
+        def keep(epoch: int, scores: dict[str, float], first: int = stage.first, end: int = stage.end) -> None:
+            nonlocal done
+            done = run_folder.keep_epoch(model, run, epoch, scores, begun, done.best)
+            if epoch < end and is_worn_out(done.best, epoch, first, config.training.patience):
+                inform(f"{name}: no better Dice for {config.training.patience} epochs")
+                model.network.stop_training = True
+
+        callbacks = [
+            *callbacks_of(model, held_out, run, keep, config.training.batch_size),
+            epoch_report(name, stages[-1].end, len(batches), lambda: done.best and done.best.epoch),
+        ]
         model.fit_stage(batches, validation, start, stage.end, callbacks, verbose=0)
-    return model
+    if done.best and done.best.epoch < done.epochs:
+        model.load_weights(run_folder.best_path(run))
+        inform(f"{name}: epoch {done.best.epoch} of {done.epochs} is the best, with a Dice of {done.best.dice:.3f}")
+    return model, done
 
 
-def _write(model: MaskRCNN, member: int, own: Sequence[TrainingFilm], begun: Mapping[str, str], path: Path) -> None:
-    """Writes the final weights, and beside them the config."""
+def _write(model: MaskRCNN, path: Path, run: Path, notes: Mapping[str, Any]) -> None:
+    """Writes the final weights, and beside them the config.
+
+    Args:
+        notes: nothing that a stopped training would have otherwise.
+    """
     import keras
 
-    notes = {  # nothing that a stopped training would have otherwise
+    of_epoch = next((entry for entry in run_folder.read_log(run) if entry["epoch"] == notes["best_epoch"]), {})
+    notes = {
         "command": " ".join(sys.argv),
-        "member": member,
-        "films": count_different(own),
-        "begun_with": begun,
+        **notes,
+        "scores": {key: value for key, value in of_epoch.items() if key not in ("epoch", *run_folder.TIMES)},
         "laterality": model.config.laterality,
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
@@ -163,6 +194,6 @@ def _write(model: MaskRCNN, member: int, own: Sequence[TrainingFilm], begun: Map
     print(f"{path.name.removesuffix(checkpoint.ENDING)}: written to {path}", flush=True)
 
 
-def count_different(films: Sequence[TrainingFilm]) -> int:
+def count_different(films: CachedFilms) -> int:
     """How many films there are, each counted once."""
-    return len({film.record.path for film in films})
+    return len({record.path for record in films.records})

@@ -2,32 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mask_rcnn.training import run_folder
+from mask_rcnn.training.event_pictures import EventPictures
+from mask_rcnn.training.examples import Examples
 from mask_rcnn.training.run_folder import TrainingError
-from mask_rcnn.training.validation import validation_dice
+from mask_rcnn.training.validation import validate
 
 if TYPE_CHECKING:
-    from mask_rcnn.dataset.training_films import TrainingFilm
+    from mask_rcnn.dataset.film_cache import CachedFilms
     from mask_rcnn.model import MaskRCNN
 
 
 def callbacks_of(
-    model: MaskRCNN, validation: Sequence[TrainingFilm], run: Path, begun: Mapping[str, str]
+    model: MaskRCNN, validation: CachedFilms, run: Path, keep: Callable[[int, dict[str, float]], None], films: int
 ) -> list[Any]:
     """Keras's callbacks of a training; the order matters: what is measured first is logged and kept after.
 
     Args:
-        validation: films whose Dice is measured after every epoch.
-        run: the training's folder, for checkpoint, log and TensorBoard.
-        begun: as ``run_folder.beginning`` gives it.
+        validation: films whose Dice is measured after every epoch, and some of which are rendered for TensorBoard.
+        run: the training's folder, for TensorBoard.
+        keep: is called with the number of each epoch, from 1, and its scores.
+        films: of a training step.
     """
     import keras
+
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
+        """The seconds of an epoch, and the films a second of its steps behind the first, which may wait for a compiler."""
+
+        def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+            self.began, self.ends = time.monotonic(), [time.monotonic()]
+
+        def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
+            self.ends = [*self.ends[:2], time.monotonic()]
+            self.steps = batch + 1
+
+        def measure(self) -> dict[str, float]:
+            first, last = self.ends[-2:] if self.steps == 1 else self.ends[1:]
+            rate = films * max(1, self.steps - 1) / max(last - first, 1e-9)
+            return {"seconds": time.monotonic() - self.began, "films_per_second": rate}
+
+    clock, examples = Clock(), Examples(validation)
+    pictures = EventPictures(run / "predictions")
 
     def refuse_infinite(batch: int, logs: Mapping[str, float] | None = None) -> None:
         terms = dict(logs or {})
@@ -39,15 +60,18 @@ def callbacks_of(
         if logs is not None:
             logs["learning_rate"] = float(model.network.optimizer.learning_rate)  # of the epoch's last step
             if validation:
-                logs.update(validation_dice(model, validation))
+                scores, lungs = validate(model, validation, examples.numbers)
+                logs.update(scores)
+                pictures.add("films_of_validation", examples.render(lungs), epoch)
+            logs.update(clock.measure())
 
-    def keep(epoch: int, logs: Mapping[str, float] | None = None) -> None:
-        scores = {key: round(float(value), 5) for key, value in (logs or {}).items()}
-        run_folder.keep_epoch(model, run, epoch + 1, scores, begun)
+    def keep_epoch(epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        keep(epoch + 1, {key: round(float(value), 5) for key, value in (logs or {}).items()})
 
     return [
+        clock,
         keras.callbacks.LambdaCallback(on_train_batch_end=refuse_infinite),
         keras.callbacks.LambdaCallback(on_epoch_end=measure),
         keras.callbacks.TensorBoard(run, write_graph=False, profile_batch=0),
-        keras.callbacks.LambdaCallback(on_epoch_end=keep),
+        keras.callbacks.LambdaCallback(on_epoch_end=keep_epoch, on_train_end=lambda _: pictures.close()),
     ]

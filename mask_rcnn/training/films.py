@@ -1,27 +1,30 @@
-"""The films of a training: read once, split into those to train and to validate on, shared out among the members."""
+"""The films of a training: prepared once, split into those to train and to validate on, shared out among the members."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 from mask_rcnn.config import Config
+from mask_rcnn.dataset.film_cache import CachedFilms, cache_films
 from mask_rcnn.dataset.held_out import read_held_out
-from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records, split_report
-from mask_rcnn.dataset.training_films import TrainingFilm, join_copies, load_films
+from mask_rcnn.dataset.training_films import join_copies
 from mask_rcnn.system.console import inform, step
 
 
 class Films:
-    """The films of a config's sources, in memory, for all members.
+    """The films of a config's sources, for all members.
+
+    Args:
+        cache: folder that the fitted films are kept in.
 
     Raises:
         DatasetError: a source cannot be used.
+        OSError: the cache cannot be written.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, cache: Path) -> None:
         self.config = config
         sources = dict.fromkeys(str(Path(source)) for source in config.data.sources)
         with step("reading films"):
@@ -32,10 +35,11 @@ class Films:
                 kept = [record for record in records if not held_back.why(record.path)]
                 inform(f"{config.data.held_out}: {len(records) - len(kept)} of {len(records)} films are held out")
                 records = kept
-            # Only of films in memory is it known which are copies; none may stand on both sides.
-            films = join_copies(load_films(records, config.network.image_size))
-        self.read: Mapping[FilmRecord, TrainingFilm] = {film.record: film for film in films}
-        train, held_out = split_records(list(self.read), config.data.train_fraction, config.seed)
+            cached, fingerprints = cache_films(records, config.network.image_size, cache)
+            # Only of films that were read is it known which are copies; none may stand on both sides.
+            joined = join_copies(cached.records, fingerprints)
+        self.read = CachedFilms(cached.path, cached.side, dict(zip(joined, cached.places.values(), strict=True)), joined)
+        train, held_out = split_records(joined, config.data.train_fraction, config.seed)
         inform("\n".join(split_report(train, held_out)))
         corrected, weight = sum(record.corrected for record in train), config.data.corrected_weight
         if corrected:
@@ -44,9 +48,9 @@ class Films:
             source: [record for record in train if record.source == source for _ in range(weight if record.corrected else 1)]
             for source in sources
         }
-        self.validation = [self.read[record] for record in held_out]
+        self.validation = self.read.of(held_out)
 
-    def of_member(self, member: int) -> list[TrainingFilm]:
+    def of_member(self, member: int) -> CachedFilms:
         """The training films of member ``member``, from 1; a film may be there several times."""
         own = member_records(self.train, member - 1, self.config.data.members, self.config.seed)
-        return [self.read[record] for record in own]
+        return self.read.of(own)

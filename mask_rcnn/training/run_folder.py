@@ -1,11 +1,13 @@
 """The folder of one member's training, ``runs/NAME_K``: its checkpoint, its log, and what it was begun with.
 
 - ``last.weights.h5``, weights and optimiser after the last whole epoch. Its notes hold the number of epochs, the last
-  scores, the state of the random generator that samples the RoIs, and what the training was begun with.
-- ``log.jsonl``, the scores of each epoch, a line each.
+  scores, which epoch is the best so far, the state of the random generator that samples the RoIs, and what the training was
+  begun with.
+- ``best.weights.h5``, the weights of the best epoch so far, as the final file will have them.
+- ``log.jsonl``, the scores of each epoch and the seconds that it took, a line each.
 
 Each file is whole after a kill at any moment. The log is written first: where it is ahead of the checkpoint, the lines ahead
-are cut off when the training goes on.
+are cut off when the training goes on. The best weights are written last: where they are behind, the checkpoint has them.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 
 from mask_rcnn.config import Config, learned_part
 from mask_rcnn.system.files import journal_contents, write_bytes
+from mask_rcnn.training.best import Best, best_of
 from mask_rcnn.weights import checkpoint, imagenet
 
 if TYPE_CHECKING:
@@ -34,6 +37,9 @@ BEGUN_WITH = {
     "validation_films": "validation films",
 }
 
+# Scores that no two runs have alike; the log alone has them.
+TIMES = ("seconds", "films_per_second")
+
 
 class TrainingError(ValueError):
     """A training that cannot go on; the message says why and what to do."""
@@ -44,6 +50,8 @@ class Progress(NamedTuple):
 
     epochs: int = 0
     random_state: Sequence[int] | None = None  # of the network's generator; None before the first epoch, and in old files
+    best: Best | None = None  # epoch so far; None without films to validate on, and in old files
+    last: Best | None = None  # the last epoch, by the same measures
 
 
 def beginning(
@@ -109,24 +117,35 @@ def read_progress(run: Path, config: Config, begun: Mapping[str, str]) -> Progre
         epochs, random_state = int(notes["epochs"]), notes.get("random_state")
     except (KeyError, TypeError, ValueError) as error:
         raise checkpoint.CheckpointError(f"{last}: does not tell its epochs; delete {run} to begin anew") from error
+    best = Best(*notes["best"]) if notes.get("best") else None
+    progress = Progress(epochs, random_state, best, best_of(None, epochs, notes))
     known = notes.get("begun_with")
     if not isinstance(known, dict):
         print(f"{last}: written by an older program, does not tell its films and first weights; going on with those given")
-        return Progress(epochs, random_state)
+        return progress
     for key, words in BEGUN_WITH.items():
         if known.get(key) != begun[key]:
             former = f" ({known.get(key)}, not {begun[key]})" if key == "weights" else ""
             remedy = "give the former --weights" if key == "weights" else "bring the former films back"
             raise TrainingError(f"{run}: begun with other {words}{former}; {remedy}, or delete {run} to begin anew")
-    return Progress(epochs, random_state)
+    return progress
 
 
 def checkpoint_path(run: Path) -> Path:
     return run / f"last{checkpoint.ENDING}"
 
 
+def best_path(run: Path) -> Path:
+    return run / f"best{checkpoint.ENDING}"
+
+
 def log_path(run: Path) -> Path:
     return run / "log.jsonl"
+
+
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """The scores of each epoch, with its number, ``epoch``."""
+    return [content for *_, content in journal_contents(log_path(run))]
 
 
 def cut_log(run: Path, epochs: int) -> None:
@@ -139,12 +158,50 @@ def cut_log(run: Path, epochs: int) -> None:
     write_bytes(path, b"".join(_log_line(content) for content in lines.values()))
 
 
-def keep_epoch(model: MaskRCNN, run: Path, epoch: int, scores: Mapping[str, float], begun: Mapping[str, str]) -> None:
-    """Writes what an epoch (counted from 1) has come to; once this returns, a kill cannot lose it."""
+def keep_epoch(
+    model: MaskRCNN, run: Path, epoch: int, scores: Mapping[str, float], begun: Mapping[str, str], best: Best | None = None
+) -> Progress:
+    """Writes what an epoch (counted from 1) has come to; once this returns, a kill cannot lose it.
+
+    Args:
+        best: of the epochs before it.
+    """
     with log_path(run).open("ab") as log:
         log.write(_log_line({"epoch": epoch, **scores}))
-    notes = {"epochs": epoch, **scores, "random_state": _random_state(model), "begun_with": dict(begun)}
+    best = best_of(best, epoch, scores)
+    repeatable = {key: value for key, value in scores.items() if key not in TIMES}
+    state = _random_state(model)
+    notes = {"epochs": epoch, **repeatable, "best": best, "random_state": state, "begun_with": dict(begun)}
     checkpoint.save(model.network, model.config, checkpoint_path(run), half=False, notes=notes)
+    if best and best.epoch == epoch:
+        _save_best(model, run, best)
+    return Progress(epoch, state, best, best_of(None, epoch, scores))
+
+
+def with_best(model: MaskRCNN, run: Path, done: Progress) -> Progress:
+    """The same progress, whose best weights are there: where they are not, the last ones take their place.
+
+    A kill before the best weights were written leaves them behind the checkpoint; older programs wrote none.
+
+    Args:
+        model: with the last weights.
+    """
+    if done.last is None or (done.best and _holds(run, done.best)):
+        return done
+    _save_best(model, run, done.last)
+    return done._replace(best=done.last)
+
+
+def _save_best(model: MaskRCNN, run: Path, best: Best) -> None:
+    checkpoint.save(model.network, model.config, best_path(run), notes=best._asdict())
+
+
+def _holds(run: Path, best: Best) -> bool:
+    """Whether the weights of the best epoch are there, whole."""
+    try:
+        return checkpoint.read_notes(best_path(run)) == best._asdict()
+    except checkpoint.CheckpointError:
+        return False
 
 
 def _log_line(content: Mapping[str, Any]) -> bytes:

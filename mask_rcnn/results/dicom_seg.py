@@ -1,0 +1,195 @@
+"""DICOM segmentations: the two lungs of a DICOM film as a Segmentation object that a hospital's archive takes.
+
+PS3.3 A.51 (Segmentation IOD) by highdicom. The object belongs to the film's patient and study, refers to the film, and lies
+on its pixels as they are stored. Codes are SNOMED CT's: lung (39607008), left (7771000), right (24028007).
+
+Shapes
+    labels  uint8 [height, width], 0 background, else the category id; on the film upright, as it was predicted
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mask_rcnn.films.images import FilmError, in_one_line
+from mask_rcnn.films.orientation import turn_back
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG
+from mask_rcnn.system.files import replacing
+from mask_rcnn.version import __version__
+
+if TYPE_CHECKING:
+    from highdicom.seg import Segmentation, SegmentDescription
+    from pydicom import Dataset
+
+NAME = "Left and right lung on chest X-rays, Mask R-CNN"  # of the algorithm, 64 characters at most
+MANUFACTURER = "open source"
+SERIES_NUMBER = 8001  # a number that no modality gives
+
+_LUNG = ("39607008", "SCT", "Lung")
+_LEFT, _RIGHT = ("7771000", "SCT", "Left"), ("24028007", "SCT", "Right")
+
+# What a Segmentation takes over from its film and needs, empty where it is not known (type 2 of PS3.3, C.7.1.1 and C.7.2.1).
+_TAKEN_OVER = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime",
+    "ReferringPhysicianName",
+)  # fmt: skip
+
+
+class SegmentationError(ValueError):
+    """A film of which no Segmentation can be made; the message gives the reason and the remedy."""
+
+
+def write_segmentation(
+    path: Path, film: Path, labels: np.ndarray, turned: str, laterality: str, identity: str
+) -> None:
+    """Writes the lungs of a DICOM film as a Segmentation object; the file is whole, or as it was before.
+
+    The same film, labels and identity give the same UIDs, so that an archive takes a second export for the first.
+
+    Args:
+        path: of the file to write.
+        film: of the DICOM film, whose header is read again: nothing else keeps a patient's name.
+        labels: on the film as it was turned upright.
+        turned: how it was turned, in the words of ``orientation.upright``.
+        laterality: ``patient``; lungs named by image side have no code.
+        identity: of the networks, such as the digests of their weights.
+
+    Raises:
+        SegmentationError: highdicom is not installed, lungs are named by image side, or the header lacks what a Segmentation
+            refers to.
+        OSError: it cannot be written.
+    """
+    if laterality != "patient":
+        raise SegmentationError(
+            "DICOM segmentations name the patient's lungs; these networks name image sides: leave out dicom-seg"
+        )
+    try:
+        segmentation = segmentation_of(read_header(film), turn_back(labels, turned), identity)
+    except FilmError as error:
+        raise SegmentationError(str(error)) from error
+    with replacing(path) as file:
+        segmentation.save_as(file)
+
+
+def read_header(film: Path) -> Dataset:
+    """The header of a DICOM film without its pixels.
+
+    Raises:
+        FilmError: it cannot be read as DICOM.
+    """
+    from pydicom import dcmread
+
+    try:
+        return dcmread(film, stop_before_pixels=True, force=True)
+    except Exception as error:  # pydicom raises nearly every built-in exception on torn files
+        raise FilmError(film, f"cannot be read as DICOM ({in_one_line(error)})", "export it again") from error
+
+
+def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segmentation:
+    """The Segmentation object of a film.
+
+    Args:
+        header: of the film, without its pixels.
+        labels: on the film as it is stored, [Rows, Columns] of the header; a lung that was not found has no segment.
+        identity: of the networks.
+
+    Raises:
+        SegmentationError: highdicom is not installed, no lung was found, or the header lacks a UID or the film's size.
+    """
+    try:
+        from highdicom.seg import Segmentation, SegmentationTypeValues
+    except ImportError as error:
+        raise SegmentationError("dicom-seg needs highdicom; install it: pip install highdicom") from error
+    lacking = [name for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
+               if not header.get(name)]  # fmt: skip
+    if lacking:
+        raise SegmentationError(f"its header lacks {', '.join(lacking)}; export the film again from the archive")
+    if labels.shape != (header.Rows, header.Columns):
+        raise SegmentationError(f"its header has {header.Columns} x {header.Rows} pixels, its masks "
+                                f"{labels.shape[1]} x {labels.shape[0]}; predict the film again")
+    found = [category for category in CATEGORIES if (labels == category).any()]
+    if not found:
+        raise SegmentationError("no lung was found, and a segmentation needs a segment")
+    numbered = np.zeros(labels.shape, np.uint8)
+    for number, category in enumerate(found, start=1):
+        numbered[labels == category] = number
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # highdicom warns of names and values that it takes over as they are
+        segmentation = Segmentation(
+            source_images=[_complete(header)],
+            pixel_array=numbered[None],
+            segmentation_type=SegmentationTypeValues.BINARY,
+            segment_descriptions=[_description(number, category) for number, category in enumerate(found, start=1)],
+            series_instance_uid=_uid("series", header.SeriesInstanceUID, identity),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=_uid("instance", header.SOPInstanceUID, identity, numbered.tobytes()),
+            instance_number=1,
+            manufacturer=MANUFACTURER,
+            manufacturer_model_name=NAME,
+            software_versions=__version__,
+            device_serial_number="none",
+            series_description="Left and right lung, found by a program",
+            content_label="LUNGS",
+        )
+    segmentation.PatientOrientation = header.get("PatientOrientation") or []
+    spacing = header.get("PixelSpacing")
+    if spacing is None or not all(float(value) > 0 for value in spacing):
+        for group in (segmentation.SharedFunctionalGroupsSequence, segmentation.PerFrameFunctionalGroupsSequence):
+            for item in group:
+                if "PixelMeasuresSequence" in item:
+                    del item.PixelMeasuresSequence
+    return segmentation
+
+
+def _description(number: int, category: int) -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    description = SegmentDescription(
+        segment_number=number,
+        segment_label=CATEGORIES[category].replace("_", " ").capitalize(),
+        segmented_property_category=codes.SCT.AnatomicalStructure,
+        segmented_property_type=CodedConcept(_LUNG[0], _LUNG[1], _LUNG[2]),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=NAME, version=__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+        tracking_id=CATEGORIES[category],
+        tracking_uid=_uid("tracking", CATEGORIES[category]),
+    )
+    side = _LEFT if category == LEFT_LUNG else _RIGHT
+    (kind,) = description.SegmentedPropertyTypeCodeSequence
+    kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*side)]
+    return description
+
+
+def _complete(header: Dataset) -> Dataset:
+    """The header with empty values for what a Segmentation takes over and the film does not have."""
+    complete = deepcopy(header)
+    for name in _TAKEN_OVER:
+        if name not in complete:
+            setattr(complete, name, None if name == "PatientName" else "")
+    if not re.fullmatch(r"\d{3}[DWMY]", str(complete.get("PatientAge") or "")):  # optional, and often written as 54
+        complete.pop("PatientAge", None)
+    return complete
+
+
+def _uid(*parts: Any) -> Any:
+    """A UID that follows from its parts (PS3.5, B.2: 2.25 and a UUID's number)."""
+    from highdicom import UID
+
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode()
+        digest.update(len(content).to_bytes(8, "big") + content)
+    return UID(f"2.25.{uuid.UUID(bytes=digest.digest()[:16], version=5).int}")

@@ -21,6 +21,7 @@ from create_dataset.sources import Source
 from mask_rcnn.checks.quality import STATUSES, judge
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.films.duplicates import find_groups
+from mask_rcnn.films.groups import Groups
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.run.journal import Entry, Journal
 from mask_rcnn.system.files import replacing
@@ -88,23 +89,16 @@ def group_films(ids: Sequence[int], firsts: Sequence[int], patients: Sequence[tu
     Returns:
         For each film the smallest image id among those that are tied to it by copies and patients.
     """
-    parents = list(range(len(ids)))
-
-    def find(index: int) -> int:
-        while parents[index] != index:
-            parents[index] = index = parents[parents[index]]
-        return index
-
-    def join(one: int, other: int) -> None:
-        one, other = sorted((find(one), find(other)), key=ids.__getitem__)
-        parents[other] = one
-
+    groups = Groups(len(ids))
     first_of_patient: dict[tuple[str, str], int] = {}
     for index, (first, patient) in enumerate(zip(firsts, patients, strict=True)):
-        join(index, first)
+        groups.join(index, first)
         if patient[1]:
-            join(index, first_of_patient.setdefault(patient, index))
-    return [ids[find(index)] for index in range(len(ids))]
+            groups.join(index, first_of_patient.setdefault(patient, index))
+    smallest: dict[int, int] = {}
+    for image_id, first in zip(ids, groups.firsts(), strict=True):
+        smallest[first] = min(image_id, smallest.get(first, image_id))
+    return [smallest[first] for first in groups.firsts()]
 
 
 def count_films(films: Sequence[JudgedFilm], skipped: int, not_done: int) -> dict[str, int]:

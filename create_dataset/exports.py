@@ -173,7 +173,7 @@ def _resize_mask(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 def _path_of(image: Record, dataset: Mapping[str, Any], folder: Path) -> Path:
     roots = dataset["info"].get("roots", ["."])
-    return folder / roots[image.get("root", 0)] / image["file_name"]
+    return Path(folder, roots[image.get("root", 0)], image["file_name"])
 
 
 def _read_upright(image: Record, dataset: Mapping[str, Any], folder: Path) -> np.ndarray:

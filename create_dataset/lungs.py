@@ -17,8 +17,9 @@ import cv2
 import numpy as np
 
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.utils import centroid
 
-# Of the image. The smallest lung drawn in the Shenzhen set (565 films) takes 1.8 % of its film, the smallest of JSRT
+# Of the image. The smallest lung annotated in the Shenzhen set (565 films) takes 1.8 % of its film, the smallest of JSRT
 # (247 films) 6.9 %: what is far smaller is gas, a letter or noise.
 MIN_LUNG_SHARE = 0.005
 
@@ -40,28 +41,28 @@ MIN_PIECE_RATIO, MAX_GAP = 0.1, 0.05
 
 def majority(votes: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """The pixels that more than half of the members call lung, each with a probability above the threshold."""
-    return 2 * (votes > threshold).sum(0) > len(votes)
+    return np.asarray(2 * (votes > threshold).sum(0) > len(votes))
 
 
 def fill_holes(mask: np.ndarray) -> np.ndarray:
     """Adds to the mask whatever it encloses: vessels, ribs or opacities that the members left out."""
     outside = np.pad(~mask, 1, constant_values=True).astype(np.uint8)
     cv2.floodFill(outside, None, (0, 0), 0, flags=4)
-    return mask | outside[1:-1, 1:-1].astype(bool)
+    return np.asarray(mask | outside[1:-1, 1:-1].astype(bool))
 
 
 def two_largest(mask: np.ndarray) -> np.ndarray:
     """Keeps the two largest connected parts of a mask, or fewer where there are fewer."""
-    return np.logical_or.reduce([np.zeros(mask.shape, bool), *islice(_parts(mask), 2)])
+    return np.asarray(np.logical_or.reduce([np.zeros(mask.shape, bool), *islice(parts_of(mask), 2)]))
 
 
 def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int, np.ndarray]:
     """Names the lungs of a cleaned mask.
 
     Two parts are two lungs, the one further to the image's left being the patient's right lung. One part that narrows
-    to a bridge is two lungs that touch, and is cut at the bridge; any other is one lung, whose side ``is_image_left``
-    tells. Two parts one above the other on the same side are one lung in two pieces. Parts below half a percent of the
-    image are no lungs.
+    to a bridge is two lungs that touch, and is cut at the bridge; any other is one lung, on the side that
+    ``is_image_left`` decides. Two parts one above the other on the same side are one lung in two pieces. Parts below half
+    a percent of the image are no lungs.
 
     Args:
         mask: bool [height, width], as ``two_largest`` gives it.
@@ -70,7 +71,7 @@ def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int,
     Returns:
         {category id: bool [height, width]}, of no, one or two lungs.
     """
-    parts = [part for part in islice(_parts(mask), 2) if part.sum() >= MIN_LUNG_SHARE * mask.size]
+    parts = [part for part in islice(parts_of(mask), 2) if part.sum() >= MIN_LUNG_SHARE * mask.size]
     if parts and (len(parts) == 1 or parts[1].sum() < MIN_PAIR_RATIO * parts[0].sum()):
         parts = cut_bridge(parts[0]) or parts
     if len(parts) == 2 and _is_one_lung(*parts):
@@ -82,13 +83,13 @@ def split_left_right(mask: np.ndarray, laterality: str = "patient") -> dict[int,
 def is_image_left(lung: np.ndarray) -> bool:
     """Whether a lung that was found alone is the one on the image's left.
 
-    Its side of the film tells. Where it lies in the middle, as on a film of half a chest, its shape does: the apex is
+    Its side of the film decides. Where it lies in the middle, as on a film of half a chest, its shape does: the apex is
     medial, the base spreads laterally, so the image's left lung leans to the left from top to bottom. The lean is right
     for 1622 of the 1624 lungs of the Shenzhen and JSRT sets.
     """
     offset = _middle_column(lung) - (lung.shape[1] - 1) / 2
     if abs(offset) >= MIDDLE * lung.shape[1]:
-        return offset < 0
+        return bool(offset < 0)
     rows, columns = np.nonzero(lung)
     lean = np.mean((rows - rows.mean()) * (columns - columns.mean()))
     return bool(lean < 0) if lean else offset < 0
@@ -107,14 +108,14 @@ def cut_bridge(part: np.ndarray) -> list[np.ndarray]:
         return []
     depth = _distance_to(~part)
     for radius in range(1, int(depth.max()) + 1):
-        cores = list(islice(_parts(depth > radius), 2))
+        cores = list(islice(parts_of(depth > radius), 2))
         if len(cores) < 2:
             continue
         to_first, to_second = map(_distance_to, cores)
         first = part & (to_first <= to_second)
         # A half keeps its largest piece: beyond the other lung's edge there may be pixels nearer to this one.
-        lungs = sorted((next(_parts(half)) for half in (first, part & ~first)), key=np.sum, reverse=True)
-        (y1, x1), (y2, x2) = map(_middle, lungs)
+        lungs = sorted((next(parts_of(half)) for half in (first, part & ~first)), key=np.sum, reverse=True)
+        (y1, x1), (y2, x2) = map(centroid, lungs)
         beside = abs(x1 - x2) >= max(abs(y1 - y2), MIN_SPACING * part.shape[1])
         if beside and lungs[1].sum() >= MIN_PAIR_RATIO * lungs[0].sum():
             return lungs
@@ -139,7 +140,7 @@ def drop_side_air(mask: np.ndarray) -> np.ndarray:
     for k in range(1, len(areas)):
         within = (np.abs(offsets) <= MAX_OFFSET) & (offsets * offsets[k] > 0) & (areas >= MIN_PAIR_RATIO * areas[k])
         is_air[k] = abs(offsets[k]) > MAX_OFFSET and within[1:].any()
-    return mask & ~is_air[labels]
+    return np.asarray(mask & ~is_air[labels])
 
 
 def join_pieces(lungs: dict[int, np.ndarray], rest: np.ndarray, laterality: str = "patient") -> dict[int, np.ndarray]:
@@ -153,7 +154,7 @@ def join_pieces(lungs: dict[int, np.ndarray], rest: np.ndarray, laterality: str 
         rest: bool [height, width], the parts that are in no lung.
     """
     lungs = dict(lungs)
-    for piece in _parts(rest):
+    for piece in parts_of(rest):
         gaps = {category: float(_distance_to(lung)[piece].min()) for category, lung in lungs.items()}
         category = min(gaps, key=gaps.__getitem__, default=0)
         if not category or piece.sum() < MIN_PIECE_RATIO * lungs[category].sum():
@@ -173,7 +174,7 @@ def consensus(votes: np.ndarray) -> np.ndarray:
     ``majority(votes)``, and between two pixels it can be interpolated.
     """
     middle = (len(votes) - 1) // 2
-    return np.partition(votes, middle, axis=0)[middle]
+    return np.asarray(np.partition(votes, middle, axis=0)[middle])
 
 
 def enlarge_lungs(
@@ -213,7 +214,7 @@ def find_lungs(votes: np.ndarray, height: int, width: int, laterality: str = "pa
     return enlarge_lungs(find_small_lungs(votes, laterality), votes, height, width)
 
 
-def _parts(mask: np.ndarray) -> Iterator[np.ndarray]:
+def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
     """The connected parts of a mask, the largest first."""
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     areas = statistics[1:, cv2.CC_STAT_AREA]
@@ -228,14 +229,8 @@ def _name(parts: list[np.ndarray], laterality: str) -> dict[int, np.ndarray]:
     return dict(zip(sides, sorted(parts, key=_middle_column), strict=False))
 
 
-def _middle(mask: np.ndarray) -> tuple[float, float]:
-    """The centroid, (row, column)."""
-    row, column = (float(counts @ np.arange(len(counts)) / counts.sum()) for counts in (mask.sum(1), mask.sum(0)))
-    return row, column
-
-
 def _middle_column(mask: np.ndarray) -> float:
-    return _middle(mask)[1]
+    return centroid(mask)[1]
 
 
 def _distance_to(mask: np.ndarray) -> np.ndarray:
@@ -247,7 +242,7 @@ def _lies_above_or_below(piece: np.ndarray, lung: np.ndarray, lungs: Iterable[np
     """Whether a piece shares few rows with its lung, and its centroid is at the height of all lungs together."""
     rows = piece.any(1)
     height = np.flatnonzero(np.logical_or.reduce([other.any(1) for other in lungs]))
-    return bool(height[0] <= _middle(piece)[0] <= height[-1] and 2 * (rows & lung.any(1)).sum() <= rows.sum())
+    return bool(height[0] <= centroid(piece)[0] <= height[-1] and 2 * (rows & lung.any(1)).sum() <= rows.sum())
 
 
 def _is_one_lung(larger: np.ndarray, smaller: np.ndarray) -> bool:

@@ -5,7 +5,7 @@ Shapes
     square    uint8 [256, 256], the film stretched to the U-Net's square, not equalised
     inputs    float32 [films, 256, 256, 3], as the U-Nets take them
     votes     float32 [members, films, 256, 256], probabilities
-    mirrored  the same, what the members say of the mirrored films, turned back
+    mirrored  the same, the members' probabilities on the mirrored films, mirrored back
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mask_rcnn.run.journal import Entry
 if TYPE_CHECKING:
     import keras
 
-Skip = Callable[[Source, str], None]  # told of a film that is left out, and why
+Skip = Callable[[Source, str], None]  # called with a film that is left out, and the reason
 
 # What the journal has of a film besides its id and its file's version and digest.
 KEYS = frozenset({"height", "width", "inverted", "turned", "doubts", "spacing_mm", "fingerprint", "measures", "lungs"})
@@ -52,7 +52,7 @@ def find_all_lungs(
 
     Args:
         sources: the films, with their places among all films of the run.
-        members: the U-Nets. A single one is also asked about each film mirrored, for want of a second opinion.
+        members: the U-Nets. A single one also predicts each film mirrored, for want of a second prediction.
         batch: films at a time.
         laterality: "patient" or "image".
         skip: called in this thread for each film that has no entry.
@@ -91,7 +91,7 @@ def predict_votes(
 
 
 def fill_batch(films: Sequence[Film | None], batch: int, with_mirrored: bool) -> np.ndarray:
-    """The inputs of up to ``batch`` films, zeros where there is none; then, where asked for, the same mirrored."""
+    """The inputs of up to ``batch`` films, zeros where there is none; then, if ``with_mirrored``, the same mirrored."""
     inputs = np.zeros((batch, SIDE, SIDE, 3), np.float32)
     for place, film in zip(inputs, films, strict=False):
         if film is not None:

@@ -1,9 +1,9 @@
-"""What the U-Nets' opinions of a film tell of its lungs, beside what any lungs tell (``mask_rcnn.checks.quality``).
+"""Measures of the lungs that the U-Nets find: those of any lungs (``mask_rcnn.checks.quality``), and their agreement.
 
 Shapes
     square    uint8 [256, 256], the film stretched to the U-Net's square, not equalised
     votes     float [members, 256, 256] in [0, 1], each member's probability that a pixel is lung
-    mirrored  float [members, 256, 256], what the members say of the mirrored film, turned back
+    mirrored  float [members, 256, 256], the members' probabilities on the mirrored film, mirrored back
     lungs     {category id: bool [256, 256]}
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from create_dataset.lungs import find_small_lungs
 from mask_rcnn.checks.quality import measure_lungs
+from mask_rcnn.utils import dice
 
 
 def measure(
@@ -26,8 +27,8 @@ def measure(
     laterality: str = "patient",
     aspect: float = 1.0,
 ) -> dict[str, float]:
-    """``measure_lungs``, and ``agreement``: the mean Dice of the lungs between all opinions, members and mirrored; 0 where
-    no opinion finds a lung.
+    """``measure_lungs``, and ``agreement``: the mean Dice of the lungs between all predictions, of members and of the
+    mirrored film; 0 where none holds a lung.
 
     Args:
         lungs: as ``find_small_lungs`` gives them for ``votes``.
@@ -42,22 +43,16 @@ def measure(
 def _agreement(
     votes: np.ndarray, mirrored: np.ndarray | None, lungs: Mapping[int, np.ndarray], laterality: str
 ) -> float:
-    """Mean Dice over the pairs of opinions and over the lungs that either of a pair finds."""
-    opinions: list[Mapping[int, np.ndarray]]
-    opinions = [lungs] if len(votes) == 1 else [find_small_lungs(vote[None], laterality) for vote in votes]
+    """Mean Dice over the pairs of predictions and over the lungs that either of a pair holds."""
+    predictions: list[Mapping[int, np.ndarray]]
+    predictions = [lungs] if len(votes) == 1 else [find_small_lungs(vote[None], laterality) for vote in votes]
     if mirrored is not None:
-        opinions += [find_small_lungs(vote[None], laterality) for vote in mirrored]
-    if len(opinions) == 1:
+        predictions += [find_small_lungs(vote[None], laterality) for vote in mirrored]
+    if len(predictions) == 1:
         return float(len(lungs) > 0)
     pairs = [
-        _dice(one.get(category), other.get(category))
-        for one, other in combinations(opinions, 2)
+        dice(one[category], other[category]) if category in one and category in other else 0.0
+        for one, other in combinations(predictions, 2)
         for category in {*one, *other}
     ]
     return float(np.mean(pairs)) if pairs else 0.0
-
-
-def _dice(one: np.ndarray | None, other: np.ndarray | None) -> float:
-    if one is None or other is None:
-        return 0.0
-    return float(2 * np.count_nonzero(one & other) / (np.count_nonzero(one) + np.count_nonzero(other)))

@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,17 +22,22 @@ import numpy as np
 from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.system.backend import import_keras
+from mask_rcnn.system.silence import silent_descriptor
 
 if TYPE_CHECKING:
     import keras
 
+__all__ = [
+    "BACKENDS", "SIDE", "WeightsError", "build_unet", "encoder_of", "load_unet", "prepare", "probabilities",
+    "stretch_to_square",
+]  # fmt: skip
+
 # What the EfficientNets of segmentation_models expect, and with them the published U-Nets: (x - mean) / deviation, for x in
-# [0, 1] (the statistics of ImageNet's images). Ours learnt from x itself.
+# [0, 1] (the statistics of ImageNet's images). Ours were trained on x itself.
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # Filters of the stem convolution by encoder (Tan and Le, EfficientNet, ICML 2019: width coefficients 1.0 and 2.0).
 STEM_FILTERS = {32: "efficientnetb0", 64: "efficientnetb7"}
-
 
 BACKENDS = ("tensorflow",)  # segmentation_models computes the activations of its EfficientNets with TensorFlow itself
 
@@ -50,27 +54,13 @@ def build_unet(encoder: str = "efficientnetb0") -> keras.Model:
     """
     import_keras(BACKENDS)
     os.environ.setdefault("SM_FRAMEWORK", "tf.keras")  # its default fails to import beside Keras 3
-    with _silence():
+    # It prints a line, and TensorFlow greets on descriptor 2, whatever its log level.
+    with silent_descriptor(), contextlib.redirect_stdout(io.StringIO()):
         import segmentation_models
 
     return segmentation_models.Unet(
         encoder, input_shape=(SIDE, SIDE, 3), classes=1, activation="sigmoid", encoder_weights=None
     )
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Drops what libraries print: TensorFlow greets on file descriptor 2 on import, whatever its log level."""
-    sys.stderr.flush()
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-        os.close(nowhere)
 
 
 def prepare(film: np.ndarray) -> np.ndarray:
@@ -136,5 +126,5 @@ def load_unet(path: str | Path) -> keras.Model:
 
 
 def probabilities(members: Sequence[keras.Model], inputs: np.ndarray) -> np.ndarray:
-    """What every member says of a batch: [batch, 256, 256, 3] to float32 [members, batch, 256, 256]."""
+    """What every member predicts on a batch: [batch, 256, 256, 3] to float32 [members, batch, 256, 256]."""
     return np.stack([np.asarray(member.predict_on_batch(inputs))[..., 0] for member in members])

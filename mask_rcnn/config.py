@@ -1,45 +1,41 @@
 """The configuration: one tree of frozen dataclasses, read from YAML and refused where it is wrong.
 
-The defaults are the published configuration; a YAML file names only what differs. ``load_config("lungs.yaml")`` finds a
-bare name in ``configs/``.
+The defaults are the published configuration; a YAML file names only what differs from them, or from another file that it
+names as its ``base``. ``load_config("lungs.yaml")`` finds a bare name in ``configs/``. All that is wrong with a config is
+said at once, a line each; ``config_rules.py`` holds the rules.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, TypeGuard, get_args, get_origin, get_type_hints
 
+from mask_rcnn.config_rules import CLASS_COUNT, FOR_TWO_LUNGS, PRECISIONS, RESNET_BLOCKS, RULES, Rule, broken_rules, message
 from mask_rcnn.system import strict_yaml
+from mask_rcnn.system.shipped import shipped_configs
 
-CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+__all__ = [
+    "CLASS_COUNT", "CONFIG_FOLDER", "PRECISIONS", "READING_SECTIONS", "RESNET_BLOCKS",
+    "AugmentationConfig", "BagConfig", "Config", "ConfigError", "DataConfig", "DetectionConfig", "NetworkConfig",
+    "ProposalConfig", "QualityConfig", "TargetConfig", "TrainingConfig",
+    "apply_settings", "config_from_dict", "config_to_dict", "differing_keys", "learned_part", "load_config",
+]  # fmt: skip
 
-# Bottleneck blocks in stages 2 to 5 (He et al., Deep Residual Learning, CVPR 2016, table 1; 26 is two in each).
-RESNET_BLOCKS = {
-    "resnet26": (2, 2, 2, 2),
-    "resnet50": (3, 4, 6, 3),
-    "resnet101": (3, 4, 23, 3),
-}
+CONFIG_FOLDER = shipped_configs()
 
-PRECISIONS = ("float32", "float16", "bfloat16")
-
-CLASS_COUNT = 3  # background, left lung, right lung: what the commands train and read; foreign files may hold others
+BASE = "base"  # the key of a YAML file that names the file it differs from
 
 # How a network's results are read: in its weights file they are defaults, and no weight depends on them.
 READING_SECTIONS = ("detection", "bag")
 
-_LARGEST_NUMBER = 2**31 - 1  # of an integer: seeds and sizes have 32 bits in the libraries below
-_NOT_IN_NAMES = '/\\:*?"<>|[]'
-_LONGEST_NAME = 100  # characters; _K.weights.h5 is added, and file systems take 255 bytes
-
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message names the key, what is wrong and what would be right."""
+    """A configuration that cannot be used; a line for each mistake says the key, what is wrong and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,7 @@ class NetworkConfig:
     mask_head_channels: int = 256
     box_pool_size: int = 7  # cells of RoIAlign a side
     mask_pool_size: int = 14  # the masks have twice as many
-    mask_canonical_side: int = 224  # pixels: of the RoI whose mask is drawn from P4; the greater, the finer the levels
+    mask_canonical_side: int = 224  # pixels: of the RoI whose mask is pooled from P4; the greater, the finer the levels
     anchor_scales: tuple[int, ...] = (16, 32, 64, 128, 256)  # pixels, one a pyramid level P2 to P6
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # width over height
     mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
@@ -97,8 +93,8 @@ class DetectionConfig:
     max_instances: int = 20
     min_score: float = 0.7
     nms_threshold: float = 0.3  # IoU, within a class
-    mask_margin: float = 0.0  # a mask is drawn in its box widened by this share of its size, on every side
-    # The reference pasted masks into boxes of whole pixels and smaller than they were taught; utils.place_mask tells more.
+    mask_margin: float = 0.0  # of a box's size, by which it is widened on every side for its mask
+    # False pastes masks as the reference does, into boxes of whole pixels and too small; see utils.place_mask.
     exact_masks: bool = True
 
 
@@ -109,7 +105,8 @@ class DataConfig:
     sources: tuple[str, ...] = ("data/dataset/dataset.json",)
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
-    patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" lets table and names tell
+    patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" goes by table and names
+    held_out: str = ""  # a list of films that are never learnt from, such as configs/held_out.csv; see dataset/held_out.py
 
 
 @dataclass(frozen=True)
@@ -123,6 +120,7 @@ class AugmentationConfig:
     noise: float = 0.0  # grain, share of the grey range
     apparatus: float = 0.0  # probability of tubes, leads, letters and the like
     beside: float = 0.0  # probability of air, an arm or an unexposed edge beside the chest
+    ill: float = 0.0  # probability of opaque lungs, gas below a diaphragm, tubes where they are put; see dataset/illness.py
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 
@@ -153,12 +151,12 @@ class BagConfig:
     pixels: str = "votes"  # or "probabilities": the members' mean, lung from 0.5
     min_votes: int = 3  # of the members that found a lung, or all of them where fewer did
     opening: int = 4  # pixels a side of the square that opens the voted mask
-    min_agreement: float = 0.95  # of ensemble.film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
+    min_agreement: float = 0.95  # of film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
 
 
 @dataclass(frozen=True)
 class QualityConfig:
-    """What a film and its lungs have to be like, or a person is to look at them; quality.py tells what the measures are.
+    """Thresholds of a film and its lungs, beyond which a person reviews them; ``checks/quality.py`` explains the measures.
 
     create_dataset.py accepts, sends to review or rejects by all of it, inference.py sends to review by all but
     ``min_agreement``, which is the U-Nets' own; the bag has one of its own.
@@ -167,7 +165,7 @@ class QualityConfig:
     films in 100 (scripts/measure_quality.py).
     """
 
-    min_agreement: float = 0.9  # mean Dice of the lungs between the members, or with what one says of the mirrored film
+    min_agreement: float = 0.9  # mean Dice of the lungs between members, or with one's own of the mirrored film
     min_area: float = 0.08  # of both lungs, share of the film
     min_ratio: float = 0.3  # of the lungs' areas, smaller over larger
     max_side_contact: float = 0.15  # along the film's left or right edge, share of its height
@@ -196,42 +194,26 @@ class Config:
     quality: QualityConfig = field(default_factory=QualityConfig)
 
     def __post_init__(self) -> None:
-        _check(self)
+        values = dict(_leaves(dataclasses.asdict(self)))
+        if lines := [message(rule, values) for rule in broken_rules(values)]:
+            raise ConfigError("\n".join(lines))
 
 
 def load_config(name_or_path: str | Path, settings: Sequence[str] = ()) -> Config:
     """Reads a YAML file; a bare name is looked up in ``configs/``, with or without ``.yaml``.
 
+    A file may name another one as its ``base``, beside it or in ``configs/``; its own values then replace those of the
+    base, key by key, a list as a whole.
+
     Args:
         settings: KEY=VALUE each, as ``apply_settings`` takes them, in place of what the file says.
 
     Raises:
-        ConfigError: there is no such file, it cannot be read, is no YAML, holds a key twice, a key or value in it or in the
-            settings is wrong, or it is no config for background and two lungs.
+        ConfigError: there is no such file, it cannot be read, is no YAML, holds a key twice, keys or values in it or in the
+            settings are wrong, or it is no config for background and two lungs; the same of a base, or it is its own.
     """
-    path = Path(name_or_path)
-    candidates = [path, CONFIG_FOLDER / path, CONFIG_FOLDER / f"{path}.yaml"] if path.parent == Path() else [path]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is None:
-        known = ", ".join(sorted(config.name for config in CONFIG_FOLDER.glob("*.yaml")))
-        raise ConfigError(f"{name_or_path}: there is no such config; known are {known}")
-    try:
-        text = found.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{found}: cannot be read ({error.strerror}); check its permissions") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{found}: not readable as YAML ({error}); save it as UTF-8") from error
-    try:
-        values = strict_yaml.parse(text)
-        config = config_from_dict({} if values is None else values)
-    except (ConfigError, strict_yaml.YamlError) as error:
-        raise ConfigError(f"{found}: {error}") from error
-    config = apply_settings(config, settings)
-    # Not a rule of every Config: the file of another network, to start from, is described by one too.
-    if config.network.class_count != CLASS_COUNT:
-        raise ConfigError(f"{found}: network.class_count must be {CLASS_COUNT}, background and the two lungs, "
-                          f"not {config.network.class_count}; delete the line")
-    return config
+    layers, wrong = _read_settings(settings, list(_types()))
+    return _combine([*_read_file(_find(name_or_path)), *layers], (*RULES, FOR_TWO_LUNGS), wrong)
 
 
 def apply_settings(config: Config, settings: Sequence[str], sections: Sequence[str] | None = None) -> Config:
@@ -245,53 +227,27 @@ def apply_settings(config: Config, settings: Sequence[str], sections: Sequence[s
 
     Raises:
         ConfigError: a setting has no ``=``, its key is unknown (the nearest known one is named), stands twice or lies in
-            another section, or its value has the wrong type or range; the message begins with ``--set``.
+            another section, or its value has the wrong type or range; each line of the message begins with ``--set``.
     """
     if not settings:
         return config
-    values = config_to_dict(config)
-    known = [key for key, _ in _values(values) if sections is None or key.split(".")[0] in sections]
-    changed: set[str] = set()
-    for setting in settings:
-        key, equals, text = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting}: must be KEY=VALUE, such as bag.min_agreement=0.9")
-        if key not in known:
-            raise ConfigError(f"--set {setting}: {_why_unknown(key, values, known, sections)}")
-        if key in changed:
-            raise ConfigError(f"--set {setting}: {key} is set twice; leave one of them out")
-        changed.add(key)
-        *parents, last = key.split(".")
-        section = values
-        for parent in parents:
-            section = section[parent]
-        try:
-            section[last] = strict_yaml.parse(text)
-        except strict_yaml.YamlError as error:
-            raise ConfigError(f"--set {setting}: {error}") from error
-    try:
-        return config_from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"--set {' '.join(settings)}: {error}") from error
+    known = [key for key in _types() if sections is None or key.split(".")[0] in sections]
+    layers, wrong = _read_settings(settings, known, sections)
+    return _combine([_Layer("", config_to_dict(config)), *layers], wrong=wrong)
 
 
-def _values(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key that is no section, ``training.augmentation.flip`` for one, and its value."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _values(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def config_from_dict(values: Mapping[str, Any]) -> Config:
+    """The config that nested mappings describe, as ``config_to_dict`` gives them; absent keys keep their defaults.
+
+    Raises:
+        ConfigError: keys are unknown (the nearest known one is named) or values have the wrong type or range.
+    """
+    return _combine([_Layer("", values)])
 
 
-def _why_unknown(key: str, values: Mapping[str, Any], known: Sequence[str], sections: Sequence[str] | None) -> str:
-    inside = [other for other in known if other.startswith(f"{key}.")]
-    if inside:
-        return f"{key} is a section; set one of its values, such as {inside[0]}"
-    if sections is not None and (key in dict(_values(values)) or key in values):
-        return f"{key} cannot be changed here; {', '.join(sections)} can"
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-    return f"unknown key {key}; did you mean {near[0]}?"
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The whole tree as plain dicts and lists, fit for YAML and JSON."""
+    return dict(_plain(dataclasses.asdict(config)))
 
 
 def learned_part(config: Config) -> Config:
@@ -301,51 +257,70 @@ def learned_part(config: Config) -> Config:
 
 def differing_keys(one: Config, other: Config, sections: Sequence[str]) -> list[str]:
     """The keys of these sections whose values differ, such as ``bag.min_agreement``."""
-    first, second = (dict(_values(config_to_dict(config))) for config in (one, other))
+    first, second = (dict(_leaves(config_to_dict(config))) for config in (one, other))
     return [key for key, value in first.items() if key.split(".")[0] in sections and second[key] != value]
 
 
-def config_from_dict(values: Mapping[str, Any]) -> Config:
-    """The config that nested mappings describe, as ``config_to_dict`` gives them; absent keys keep their defaults.
+class _Layer(NamedTuple):
+    """Values of one origin, which replace those of the layers before."""
+
+    origin: str  # a file, or ``--set KEY=VALUE``; a line about one of the values begins with it
+    values: Any  # nested mappings, as the origin has them
+
+
+def _combine(layers: Sequence[_Layer], rules: Sequence[Rule] = RULES, wrong: Sequence[str] = ()) -> Config:
+    """The defaults with the layers over them, the last one on top.
 
     Raises:
-        ConfigError: a key is unknown (the nearest known one is named) or a value has the wrong type or range.
+        ConfigError: a line for each that is wrong, ``wrong`` before all others.
     """
-    return _build(Config, values, "")
+    lines = list(wrong)
+    values = dict(_leaves(dataclasses.asdict(Config())))
+    layer_of: dict[str, int] = {}  # of each key, what has set it last
+    for number, (origin, tree) in enumerate(layers):
+        for key, value, complaint in _read_tree(tree):
+            layer_of[key] = number
+            if complaint:
+                lines.append(_line(origin, complaint))
+                values.pop(key, None)  # no rule speaks of it
+            else:
+                values[key] = value
+    for rule in broken_rules(values, rules):
+        last = max(layer_of.get(key, 0) for key in rule.keys)  # of several values the one that was set last is to blame
+        lines.append(_line(layers[last].origin, message(rule, values)))
+    if lines:
+        raise ConfigError("\n".join(lines))
+    return Config(**_nested(Config, values, ""))
 
 
-def config_to_dict(config: Config) -> dict[str, Any]:
-    """The whole tree as plain dicts and lists, fit for YAML and JSON."""
-    return _plain(dataclasses.asdict(config))
+def _line(origin: str, complaint: str) -> str:
+    return f"{origin}: {complaint}" if origin else complaint
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+def _read_tree(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every key of nested mappings with its value, or with the empty text, and what is wrong with either."""
+    if not isinstance(tree, Mapping):
+        yield prefix, None, f"{prefix.rstrip('.') or 'the file'} must hold keys and values, not {tree!r}"
+        return
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        is_plain = isinstance(name, str) and "." not in name
+        if is_plain and key in _sections():
+            yield from _read_tree(value, f"{key}.")
+        elif is_plain and key in _types():
+            yield key, *_convert(_types()[key], value, key)
+        else:
+            near = _nearest(key, [known for known in (*_sections(), *_types()) if known.rpartition(".")[0] == prefix[:-1]])
+            yield key, None, f"unknown key {key}; did you mean {near}?"
 
 
-def _build(kind: type, values: Any, prefix: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{prefix.rstrip('.') or 'the file'} must hold keys and values, not {values!r}")
-    hints = get_type_hints(kind)
-    arguments = {}
-    for key, value in values.items():
-        if key not in hints:
-            near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.0)
-            raise ConfigError(f"unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
-        hint = hints[key]
-        where = f"{prefix}{key}"
-        nested = dataclasses.is_dataclass(hint)
-        arguments[key] = _build(hint, value, f"{where}.") if nested else _convert(hint, value, where)
-    return kind(**arguments)
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _convert(hint: Any, value: Any, key: str) -> tuple[Any, str]:
+    """A value as its field has it, and nothing; or nothing, and what is wrong with it."""
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} must be a list, not {value!r}")
-        return tuple(_convert(get_args(hint)[0], item, where) for item in value)
+            return None, f"{key} must be a list, not {value!r}"
+        items = [_convert(get_args(hint)[0], item, key) for item in value]
+        return tuple(item for item, _ in items), next((complaint for _, complaint in items if complaint), "")
     if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-4 as text
         try:
             value = float(value)
@@ -353,102 +328,135 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             pass
     accepts = (int, float) if hint is float else (hint,)
     if not isinstance(value, accepts) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where} must be {hint.__name__}, not {value!r}")
+        return None, f"{key} must be {hint.__name__}, not {value!r}"
     try:
-        return hint(value)
-    except OverflowError as error:  # an integer that no float holds
-        raise ConfigError(f"{where} must be a finite number") from error
+        return hint(value), ""
+    except OverflowError:  # an integer that no float holds
+        return None, f"{key} must be a finite number"
 
 
-def _check(config: Config) -> None:
-    for key, held in _values(dataclasses.asdict(config)):
-        for number in held if isinstance(held, tuple) else (held,):
-            if isinstance(number, int) and abs(number) > _LARGEST_NUMBER:
-                raise ConfigError(f"{key} must not be beyond {_LARGEST_NUMBER}")
-            if isinstance(number, float) and not math.isfinite(number):
-                raise ConfigError(f"{key} must be a finite number, not {number}")
-    network, training, augmentation = config.network, config.training, config.training.augmentation
-    rules: list[tuple[bool, str]] = [
-        (_is_file_name(config.name), f"name must be a plain file name: 1 to {_LONGEST_NAME} printable characters, no path, "
-                                     f"no leading dot, none of {_NOT_IN_NAMES}, not {config.name[:_LONGEST_NAME]!r}"),
-        (config.laterality in ("patient", "image"), "laterality must be patient or image"),
-        (config.seed >= 0, "seed must not be negative"),
-        (network.image_size > 0 and network.image_size % 64 == 0, "network.image_size must be a multiple of 64"),
-        (network.backbone in RESNET_BLOCKS, f"network.backbone must be one of {', '.join(RESNET_BLOCKS)}"),
-        (len(network.anchor_scales) == 5, "network.anchor_scales must be 5, for pyramid levels P2 to P6"),
-        (all(scale > 0 for scale in network.anchor_scales), "network.anchor_scales must be above 0"),
-        (len(network.anchor_ratios) > 0, "network.anchor_ratios must not be empty"),
-        (all(ratio > 0 for ratio in network.anchor_ratios), "network.anchor_ratios must be above 0"),
-        (len(network.mean_pixel) == 3, "network.mean_pixel must be 3 numbers"),
-        (all(0 <= value <= 255 for value in network.mean_pixel), "network.mean_pixel must be in [0, 255]"),
-        (0 < config.proposals.nms_threshold <= 1, "proposals.nms_threshold must be in (0, 1]"),
-        (len(config.proposals.box_std) == 4, "proposals.box_std must be 4 numbers"),
-        (all(value > 0 for value in config.proposals.box_std), "proposals.box_std must be above 0"),
-        (0 < config.targets.positive_fraction <= 1, "targets.positive_fraction must be in (0, 1]"),
-        (0 <= config.detection.min_score <= 1, "detection.min_score must be in [0, 1]"),
-        (0 < config.detection.nms_threshold <= 1, "detection.nms_threshold must be in (0, 1]"),
-        (0 <= config.detection.mask_margin <= 1, "detection.mask_margin must be in [0, 1]"),
-        (len(config.data.sources) > 0, "data.sources must name a dataset JSON or folder"),
-        (all(source.strip() and source.isprintable() for source in config.data.sources),
-         "data.sources must be names of files or folders, not empty ones"),
-        (0 < config.data.train_fraction < 1, "data.train_fraction must lie between 0 and 1"),
-        (config.data.members in ("bootstrap", "all", "sources"), "data.members must be bootstrap, all or sources"),
-        (training.precision in PRECISIONS, f"training.precision must be one of {', '.join(PRECISIONS)}"),
-        (training.optimiser in ("sgd", "adam"), "training.optimiser must be sgd or adam"),
-        (training.schedule in ("constant", "cosine"), "training.schedule must be constant or cosine"),
-        (training.learning_rate > 0, "training.learning_rate must be above 0"),
-        (training.momentum < 1, "training.momentum must be below 1"),
-        (training.heads_epochs + training.all_epochs > 0, "training.heads_epochs and all_epochs are both 0"),
-        (len(training.loss_weights) == 5, "training.loss_weights must be 5 numbers"),
-        (all(weight >= 0 for weight in training.loss_weights) and sum(training.loss_weights) > 0,
-         "training.loss_weights must not be negative, nor all 0"),
-        (config.bag.pixels in ("votes", "probabilities"), "bag.pixels must be votes or probabilities"),
-        (1 <= config.bag.min_votes <= config.bag.members, "bag.min_votes must be from 1 to bag.members"),
-        (0 <= config.bag.min_agreement <= 1, "bag.min_agreement must be in [0, 1]"),
-        (-1 <= config.quality.reject_likeness <= config.quality.min_likeness <= 1,
-         "quality.reject_likeness must be from -1 to quality.min_likeness, and that 1 or less"),
-    ]
-    least = {  # 2: a film shows two lungs, RoIAlign spreads its samples from edge to edge, RoIs and anchors are of two kinds
-        "network": {"class_count": 2, "backbone_width": 1, "pyramid_channels": 1, "pyramid_output_channels": 1,
-                    "rpn_channels": 1, "box_head_channels": 1, "mask_head_channels": 1, "box_pool_size": 2,
-                    "mask_pool_size": 1, "mask_canonical_side": 1},
-        "proposals": {"before_nms": 1, "training_count": 1, "inference_count": 1},
-        "targets": {"anchors_per_image": 2, "rois_per_image": 2, "max_instances": 2},
-        "detection": {"max_instances": 2},
-        "training": {"batch_size": 1},
-        "bag": {"members": 1, "opening": 1},
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    candidates = [path, CONFIG_FOLDER / path, CONFIG_FOLDER / f"{path}.yaml"] if path.parent == Path() else [path]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        known = ", ".join(sorted(config.name for config in CONFIG_FOLDER.glob("*.yaml")))
+        raise ConfigError(f"{name_or_path}: there is no such config; known are {known}")
+    return found
+
+
+def _read_file(path: Path, above: tuple[Path, ...] = ()) -> list[_Layer]:
+    """What a file says, the files that it builds on before it; ``above`` are those that build on this one."""
+    try:
+        values = strict_yaml.parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not readable as YAML ({error}); save it as UTF-8") from error
+    except strict_yaml.YamlError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    values = {} if values is None else values
+    if not isinstance(values, Mapping) or BASE not in values:
+        return [_Layer(str(path), values)]
+    base = values[BASE]
+    if not isinstance(base, str) or not base or "\0" in base:
+        raise ConfigError(f"{path}: {BASE} must be the name of a YAML file, not {base!r}")
+    found = next((way for way in (path.parent / base, CONFIG_FOLDER / base) if way.is_file()), None)
+    if found is None:
+        raise ConfigError(f"{path}: its {BASE} {base} is neither in {path.parent} nor in {CONFIG_FOLDER}; correct the name")
+    chain = (*above, path)
+    if any(found.samefile(other) for other in chain):
+        names = " builds on ".join(str(file) for file in (*chain, found))
+        raise ConfigError(f"{path}: its {BASE} {base} leads back to it ({names}); remove one of these lines")
+    own = {key: value for key, value in values.items() if key != BASE}
+    return [*_read_file(found, chain), _Layer(str(path), own)]
+
+
+def _read_settings(
+    settings: Sequence[str], known: Sequence[str], sections: Sequence[str] | None = None
+) -> tuple[list[_Layer], list[str]]:
+    """The layer of each setting, and a line for each that is none."""
+    layers: list[_Layer] = []
+    lines = []
+    changed: set[str] = set()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        complaint = ""
+        if not equals:
+            complaint = "must be KEY=VALUE, such as bag.min_agreement=0.9"
+        elif key not in known:
+            complaint = _why_unknown(key, known, sections)
+        elif key in changed:
+            complaint = f"{key} is set twice; leave one of them out"
+        else:
+            changed.add(key)
+            try:
+                value = strict_yaml.parse(text)
+            except strict_yaml.YamlError as error:
+                complaint = str(error)
+            else:
+                for name in reversed(key.split(".")):
+                    value = {name: value}
+                layers.append(_Layer(f"--set {setting}", value))
+        if complaint:
+            lines.append(f"--set {setting}: {complaint}")
+    return layers, lines
+
+
+def _why_unknown(key: str, known: Sequence[str], sections: Sequence[str] | None) -> str:
+    inside = [other for other in known if other.startswith(f"{key}.")]
+    if inside:
+        return f"{key} is a section; set one of its values, such as {inside[0]}"
+    if sections is not None and (key in _types() or key in _sections()):
+        return f"{key} cannot be changed here; {', '.join(sections)} can"
+    return f"unknown key {key}; did you mean {_nearest(key, known)}?"
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that is no section, ``training.augmentation.flip`` for one, and its value."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+@cache
+def _types() -> dict[str, Any]:
+    """The type of every key that is no section."""
+    return {key: hint for key, hint in _fields(Config, "") if not _is_section(hint)}
+
+
+@cache
+def _sections() -> tuple[str, ...]:
+    """The keys that hold further keys: ``network``, ..., ``training.augmentation``."""
+    return tuple(key for key, hint in _fields(Config, "") if _is_section(hint))
+
+
+def _is_section(hint: Any) -> TypeGuard[type]:
+    return dataclasses.is_dataclass(hint)
+
+
+def _fields(kind: type, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, hint in get_type_hints(kind).items():
+        yield f"{prefix}{name}", hint
+        if _is_section(hint):
+            yield from _fields(hint, f"{prefix}{name}.")
+
+
+def _nested(kind: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """The arguments of a section's class, of values by their keys."""
+    return {
+        name: hint(**_nested(hint, values, f"{prefix}{name}.")) if _is_section(hint) else values[prefix + name]
+        for name, hint in get_type_hints(kind).items()
     }
-    for section, keys in least.items():
-        rules += [(getattr(getattr(config, section), key) >= bound, f"{section}.{key} must be {bound} or more")
-                  for key, bound in keys.items()]
-    rules.append((training.gradient_clip_norm > 0, "training.gradient_clip_norm must be above 0"))
-    bounds = ("min_agreement", "min_area", "min_ratio", "max_side_contact", "max_shape_distance", "min_sharpness",
-              "max_aspect")
-    rules += [(getattr(config.quality, key) >= 0, f"quality.{key} must not be negative") for key in bounds]
-    rules += [(value <= (180 if key == "rotation" else 1), f"training.augmentation.{key} is too strong; rotation goes up to "
-                                                           "180 degrees, all else to 1")
-              for key, value in vars(augmentation).items()]
-    numbers = {"training": vars(training), "training.augmentation": vars(augmentation)}
-    for section, values in numbers.items():
-        for key, value in values.items():
-            if isinstance(value, (int, float)):
-                rules.append((value >= 0, f"{section}.{key} must not be negative"))
-    rules.append((_is_pattern(config.data.patient_pattern),
-                  "data.patient_pattern must be a regular expression with one group, the patient, or empty"))
-    for holds, message in rules:
-        if not holds:
-            raise ConfigError(message)
 
 
-def _is_pattern(text: str) -> bool:
-    """Whether a text is empty or a regular expression with exactly one group."""
-    try:
-        return not text or re.compile(text).groups == 1
-    except (re.error, OverflowError, RecursionError):
-        return False
-
-
-def _is_file_name(name: str) -> bool:
-    """Whether a file may be called so on every system, and a shell or glob takes the name as it is."""
-    return (0 < len(name) <= _LONGEST_NAME and len(name.encode("utf-8", "replace")) <= 2 * _LONGEST_NAME
-            and name.isprintable() and name == name.strip(" .") and not set(name) & set(_NOT_IN_NAMES))
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -32,16 +32,10 @@ from mask_rcnn.weights import checkpoint
 
 Tensor = Any
 
-_HEADS = r"(mrcnn_|rpn_|fpn_)"
-LAYER_GROUPS = {
-    "heads": _HEADS,
-    "3+": rf"{_HEADS}|((res|bn)[345])",
-    "4+": rf"{_HEADS}|((res|bn)[45])",
-    "5+": rf"{_HEADS}|((res|bn)5)",
-    "all": "",
-}
+# Patterns of the names of the layers that a stage of a training changes.
+LAYER_GROUPS = {"heads": "mrcnn_|rpn_|fpn_", "all": ""}
 
-# Films that a network sees at once: on two cores half the time a film that one alone takes.
+# Films in a batch: on two cores each takes half the time that it takes alone.
 DETECTION_BATCH = 8
 
 
@@ -54,11 +48,11 @@ class Prediction(NamedTuple):
     window: tuple[int, int, int, int]  # pixels of the square: where the film lies
 
 
-class Network(keras.Model):
+class Network(keras.Model):  # type: ignore[misc]
     """Mask R-CNN (He et al., ICCV 2017) on a ResNet-FPN.
 
-    Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth too, it predictions with what the five
-    losses need. Both are dicts of the shapes above.
+    Given ``images`` and ``windows`` it detects; given ``images`` and the ground truth it returns what the five losses
+    compare. Inputs are dicts of the shapes above.
 
     Args:
         precision: of ``config.PRECISIONS``, in which the four parts compute. Their weights, and all that lies between and
@@ -87,18 +81,18 @@ class Network(keras.Model):
         if "class_ids" not in inputs:
             return self._detect(pyramid, logits, deltas, inputs["windows"])
         proposals = self.proposals(logits, deltas, self.settings.proposals.training_count)
-        drawn = detection_targets(
+        sampled = detection_targets(
             proposals, inputs["class_ids"], inputs["boxes"], inputs["masks"], self.settings, self.lots
         )
-        positives = int(drawn["masks"].shape[1])
-        class_logits, box_deltas = self.classify(drawn["rois"], pyramid, learns)
+        positives = int(sampled["masks"].shape[1])
+        class_logits, box_deltas = self.classify(sampled["rois"], pyramid, learns)
         return {
             "anchor_logits": logits,
             "anchor_deltas": deltas,
             "class_logits": class_logits,
             "box_deltas": box_deltas,
-            "mask_logits": self.segment(drawn["rois"][:, :positives], pyramid, learns),
-            **{f"target_{name}": value for name, value in drawn.items()},
+            "mask_logits": self.segment(sampled["rois"][:, :positives], pyramid, learns),
+            **{f"target_{name}": value for name, value in sampled.items()},
         }
 
     def score_anchors(self, pyramid: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -167,7 +161,7 @@ class Network(keras.Model):
         return total
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        return self.get_metrics_result()
+        return dict(self.get_metrics_result())
 
     def loss_terms(self, inputs: Mapping[str, Tensor], predictions: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's predictions."""
@@ -219,7 +213,7 @@ class MaskRCNN:
         self.config = config
         self.network = Network(config, precision)
         self._jit_compile = jit_compile
-        if isinstance(jit_compile, bool):  # for detection; Keras asks again when the training step is compiled
+        if isinstance(jit_compile, bool):  # for detection; ``compile`` gives it to Keras for the training step
             self.network.jit_compile = jit_compile
 
     @classmethod
@@ -261,10 +255,10 @@ class MaskRCNN:
         """Trains up to epoch ``epochs``.
 
         Args:
-            dataset_train, dataset_val: batches as ``data.TrainingBatches`` gives them.
+            dataset_train, dataset_val: batches as ``dataset.batches.TrainingBatches`` gives them.
             learning_rate: of the optimiser that the configuration names.
             epochs: number of the last epoch, counted from 0 over both stages.
-            layers: ``heads``, ``3+``, ``4+``, ``5+`` (from that ResNet stage up) or ``all``.
+            layers: ``heads``, which are all layers but the ResNet's, or ``all``.
             callbacks, initial_epoch, verbose: as in ``keras.Model.fit``.
 
         Raises:
@@ -290,7 +284,7 @@ class MaskRCNN:
             initial_epoch=initial_epoch,
             callbacks=list(callbacks),
             verbose=verbose,
-            shuffle=False,  # the batches of an epoch are drawn by its seed: shuffled again, no run could be repeated
+            shuffle=False,  # an epoch's seed orders its batches: shuffled again, no run could be repeated
         )
 
     def compile(
@@ -390,7 +384,7 @@ def unmold(
         side: of the square.
         shape: (height, width) of the film.
         settings: how the masks lie over the film.
-        soft: as in ``MaskRCNN.detect``, which tells what is returned.
+        soft: as in ``MaskRCNN.detect``, whose docstring describes the result.
     """
     detections = detections[detections[:, 4] > 0]
     class_ids = detections[:, 4].astype(np.int32)
@@ -398,14 +392,14 @@ def unmold(
     whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
     # Each mask lies in one piece of memory, and films are large: what no mask covers is never written.
     full = np.zeros((len(whole), *shape), np.float32 if soft else bool)
-    for drawn, index in zip(full, whole, strict=True):
+    for target, index in zip(full, whole, strict=True):
         mask = masks[index, :, :, class_ids[index]]
         if settings.exact_masks:
             inside, placed = place_mask(mask, mask_boxes[index], window, side, shape)
         else:
             box = window_to_film(mask_boxes[index : index + 1], window, side, shape)[0]
             inside, placed = (slice(None), slice(None)), paste_mask(mask, box, shape)
-        drawn[inside] = placed if soft else placed >= 0.5
+        target[inside] = placed if soft else placed >= 0.5
     return {
         "rois": rois[whole],
         "class_ids": class_ids[whole],

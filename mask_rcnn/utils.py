@@ -35,7 +35,8 @@ def compute_overlaps(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     areas_a = (boxes_a[:, 2] - boxes_a[:, 0]) * (boxes_a[:, 3] - boxes_a[:, 1])
     areas_b = (boxes_b[:, 2] - boxes_b[:, 0]) * (boxes_b[:, 3] - boxes_b[:, 1])
     union = areas_a[:, None] + areas_b[None, :] - shared
-    return np.divide(shared, union, out=np.zeros(union.shape, np.result_type(union, np.float32)), where=union > 0)
+    shares = np.zeros(union.shape, np.result_type(union, np.float32))
+    return np.asarray(np.divide(shared, union, out=shares, where=union > 0))
 
 
 def box_refinement(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
@@ -46,26 +47,18 @@ def box_refinement(boxes: np.ndarray, gt_boxes: np.ndarray) -> np.ndarray:
     return np.concatenate([(gt_centre - centre) / size, np.log(gt_size / size)], axis=1)
 
 
-def apply_box_deltas(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
-    """Moves boxes [n, 4] by deltas [n, 4], the inverse of ``box_refinement``."""
-    size = boxes[:, 2:] - boxes[:, :2]
-    centre = boxes[:, :2] + (0.5 + deltas[:, :2]) * size
-    size = size * np.exp(deltas[:, 2:])
-    return np.concatenate([centre - 0.5 * size, centre + 0.5 * size], axis=1)
-
-
 def norm_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pixels to normalised: the pixel in the film's last row and column is at 1; float32 [n, 4]."""
     height, width = shape
     scale = np.array([height - 1, width - 1, height - 1, width - 1])
-    return ((boxes - np.array([0, 0, 1, 1])) / scale).astype(np.float32)
+    return np.asarray(((boxes - np.array([0, 0, 1, 1])) / scale).astype(np.float32))
 
 
 def denorm_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Normalised to whole pixels of a film of ``shape`` (height, width); int32 [n, 4], the inverse of ``norm_boxes``."""
     height, width = shape
     scale = np.array([height - 1, width - 1, height - 1, width - 1])
-    return np.around(boxes * scale + np.array([0, 0, 1, 1])).astype(np.int32)
+    return np.asarray(np.around(boxes * scale + np.array([0, 0, 1, 1])).astype(np.int32))
 
 
 def pyramid_anchors(image_size: int, scales: Sequence[float], ratios: Sequence[float]) -> np.ndarray:
@@ -89,7 +82,7 @@ def match_anchors(
     box_std: Sequence[float],
     rng: np.random.Generator | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Says of each anchor whether it is lung, and how the positive ones must move.
+    """The class of each anchor, and the deltas of the positive ones.
 
     Positive are the anchors of IoU 0.7 or more with an instance and the best ones of each instance; negative the others
     below 0.3. At most half of ``anchors_per_image`` stay positive, and all that stay are ``anchors_per_image``.
@@ -99,7 +92,7 @@ def match_anchors(
         gt_boxes: [instances, 4] pixels; none is allowed.
         anchors_per_image: positive and negative ones together.
         box_std: the deltas are divided by these four.
-        rng: draws which stay; None keeps all.
+        rng: samples those that stay; None keeps all.
 
     Returns:
         int8 [anchors]: 1 positive, -1 negative, 0 neutral; float32 [anchors_per_image, 4]: the deltas of the positive
@@ -163,7 +156,7 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
     """Stretches a mask over its box as the reference does: probabilities [m, m] to probabilities [height, width].
 
     The box (y1, x1, y2, x2) is in whole pixels of the film; what of it lies outside the film is cut off. ``place_mask``
-    tells what is wrong with it.
+    explains its error.
     """
     full = np.zeros(shape, np.float32)
     y1, x1, y2, x2 = (int(value) for value in box)
@@ -178,11 +171,11 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
 def place_mask(
     mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
 ) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Reads a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
+    """Samples a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
 
-    It inverts how the targets of the mask head are cut, from the first to the last row and column of a box and with no
-    whole pixels between. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell
-    further in, so that its masks are smaller than what they were taught, by 1/28 of the box.
+    It inverts how the targets of the mask head are cropped, from the first to the last row and column of a box, without
+    rounding to pixels. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell further
+    in, so that its masks are smaller than their targets by 1/28 of the box.
 
     Args:
         mask: [m, m].
@@ -203,7 +196,7 @@ def place_mask(
         # A box ends half a pixel behind its last pixel's middle.
         inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5)).tolist()))
         in_mask = (in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6))
-        # A bilinear reading is a product with hats, one a cell.
+        # Bilinear sampling is a product with hat functions, one a cell.
         hats = 1 - np.abs(np.clip(in_mask, 0, cells - 1)[:, None] - np.arange(cells))
         weights.append(np.maximum(hats, 0).astype(np.float32))
     rows, columns = weights
@@ -216,6 +209,27 @@ def window_to_film(boxes: np.ndarray, window: Sequence[int], square: int, shape:
     shift = np.array([y1, x1, y1, x1], np.float32)
     scale = np.array([y2 - y1, x2 - x1, y2 - y1, x2 - x1], np.float32)
     return denorm_boxes((boxes - shift) / scale, shape)
+
+
+def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
+    """Twice the shared area over the sum of both (Dice, Ecology 26, 1945); NaN where both are empty."""
+    both = int(np.count_nonzero(mask_a)) + int(np.count_nonzero(mask_b))
+    return 2 * int(np.count_nonzero(np.logical_and(mask_a, mask_b))) / both if both else float("nan")
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    """The mean row and column of the pixels of a mask that is not empty."""
+    row, column = (
+        float(counts @ np.arange(len(counts)) / counts.sum())
+        for counts in (np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0))
+    )
+    return row, column
+
+
+def row_edges(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The rows of a mask that are not empty, and in each the first column of the mask and the one after its last."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    return rows, mask[rows].argmax(axis=1), mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
 
 
 def mask_box(mask: np.ndarray) -> tuple[int, int, int, int]:

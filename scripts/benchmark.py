@@ -22,16 +22,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 
-from create_dataset import command, pipeline
+from create_dataset import pipeline, run
+from create_dataset.members import find_unets, load_members
 from create_dataset.unet import probabilities
-from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import new_dataset
 from mask_rcnn.films.images import FilmError
+from mask_rcnn.system.command_line import positive
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.shipped import shipped_unet
 
 PREPARED = 8  # batches, over and over
 
@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
-    parser.add_argument("--unet", nargs="+", type=Path, default=[command.OWN_UNET], metavar="FILE")
-    parser.add_argument("--batch", type=command.positive, default=command.BATCH, metavar="N", help="default: %(default)s")
-    parser.add_argument("--films", type=command.positive, metavar="N", help="the first N of each folder; default: all")
+    parser.add_argument("--unet", nargs="+", type=Path, default=[shipped_unet()], metavar="FILE")
+    parser.add_argument("--batch", type=positive, default=run.BATCH, metavar="N", help="default: %(default)s")
+    parser.add_argument("--films", type=positive, metavar="N", help="the first N of each folder; default: all")
     given = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as out:
-        arguments = command.parse(["--src", "as given", "--out", out, "--batch", str(given.batch)])
-        sources = [source for root in given.src for source in command.find_sources([root], Path(out))[0][: given.films]]
-        unets, members = command.load_members(command.find_unets(given.unet))
+        settings = run.Settings(Path(out), batch=given.batch)
+        sources = [film for root in given.src for film in run.find_sources([root], Path(out)).films[: given.films]]
+        unets, members = load_members(find_unets(given.unet))
         if not sources or not members:
             print("there is nothing to measure; check --src and --unet", file=sys.stderr)
             return 1
@@ -59,21 +59,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             for k in range(number):
                 probabilities(members, batches[k % len(batches)])
 
-        def run() -> None:
-            command.fill_journal(journal, sources, members, arguments, skipped)
+        def fill() -> None:
+            run.fill_journal(journal, sources, members, settings, skipped)
 
         predict_bare(2)  # TensorFlow compiles the network, and chooses its kernels
         skipped: dict[Path, str] = {}
-        with command.open_journal(arguments, unets, sources) as journal:
+        with run.open_journal(settings, unets, sources) as journal:
             bare = seconds(lambda: predict_bare(count // 2))
-            whole = seconds(run)
+            whole = seconds(fill)
             bare += seconds(lambda: predict_bare(count - count // 2))
             info = {"date_created": "", "command": "", "versions": {}, "unet": [], "quality": {}, "notes": []}
             dataset = new_dataset("patient", info)
-            thresholds = QualityConfig()
-            written = seconds(
-                lambda: command.write_results(Path(out), dataset, thresholds, journal, sources, skipped)
-            )
+            written = seconds(lambda: run.write_results(settings, dataset, journal, sources, skipped))
     passes = sum(len(batches[0]) * count for _ in members)
     print(f"{len(sources)} films, {len(skipped)} skipped; {len(members)} U-Net(s), {len(batches[0])} passes at a time, "
           f"{passes} in all")

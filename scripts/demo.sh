@@ -6,8 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh requirements.txt
 
 python=.venv/bin/python
-weights=(models/lungs_small_*.weights.h5)
-for file in models/unet/efficientnetb0.weights.h5 "${weights[@]}"; do
+for file in models/unet/efficientnetb0.weights.h5 models/lungs_small_1.weights.h5; do
     if [ ! -f "$file" ]; then
         echo "demo: $file is missing; it is part of the repository: get it again with git checkout -- models" >&2
         exit 1
@@ -19,7 +18,7 @@ echo "== 1 of 3: the U-Net finds the lungs, the first labels"
 echo "== 2 of 3: a tiny Mask R-CNN learns from them, to show that training runs"
 "$python" train.py --config lungs_demo --out demo/models --runs demo/runs
 echo "== 3 of 3: the trained networks of models/ find both lungs and vote"
-"$python" inference.py --weights "${weights[@]}" --src data/phantoms --out demo/results
+"$python" inference.py --src data/phantoms --out demo/results
 
 cat <<'END'
 Done. Look at

@@ -1,11 +1,15 @@
 """Measures how well networks find the lungs on films whose lungs are annotated: each network, and their bag.
 
     python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/jsrt --spacing 1.6
-    python scripts/evaluate.py --unet models/unet/efficientnetb0.weights.h5 --data ../shared/data/jsrt
+    python scripts/evaluate.py --weights models/*.h5 --data ../shared/data/openist --held-out configs/held_out.csv
 
 ``--data`` is a folder with ``images/NAME.*`` and ``masks/NAME.png``, whose pixels are 0, 1 (the patient's left lung) or 2
 (right), a COCO JSON, or the published JSON. Where a mask has another size than its film, the found lungs are brought to
 the mask's. ``--spacing`` is needed for millimetres where neither a DICOM film nor the JSON (``spacing_mm``) holds them.
+
+Several sets give a table over them: whole lungs, or the lateral thirds of sets whose drawings hold the heart (a folder's
+``convention.txt`` or ``configs/conventions.csv`` tells). Of a set some of whose films ``--held-out`` lists to report by,
+those alone are measured. Each of several sets has a folder of its own in OUT.
 
 ``OUT/films.csv`` gets a line a film and network, ``OUT/evaluation.json`` means, bootstrap intervals, COCO's average
 precision, the calibration of the scores, where along a lung its errors lie and how far the annotations of the whole set
@@ -26,20 +30,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import numpy as np
 
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.bag.members import InferenceError, load_members
-from mask_rcnn.commands.devices import DeviceError, choose_device
+from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of
 from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.held_out import HeldOut, read_held_out
+from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.evaluation.lateral import COLUMNS as THIRDS
+from mask_rcnn.evaluation.over_sets import WHOLE, set_lines, summarise_set
 from mask_rcnn.evaluation.predictors import Find, Finding, bag_name, unique_names, with_members
 from mask_rcnn.evaluation.report import csv_text, error_lines, offset_line, table_lines, write_worst
 from mask_rcnn.evaluation.sets import evaluate, summaries_of
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import writable, write_bytes, write_json
 from mask_rcnn.utils import mask_box
 
@@ -78,41 +85,58 @@ def _millimetres(text: str) -> float:
     return value
 
 
+def measured_records(source: Path, held_out: HeldOut | None) -> list[FilmRecord]:
+    """The films of a source: those of them that are held out, where any is."""
+    records = read_records(source, "patient")
+    if held_out is None:
+        return records
+    held = set(held_out.to_report([record.path for record in records]))
+    return [record for record in records if record.path in held] or records
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     networks = parser.add_mutually_exclusive_group(required=True)
     networks.add_argument("--weights", nargs="+", metavar="FILE", help="Mask R-CNNs")
     networks.add_argument("--unet", nargs="+", type=Path, metavar="FILE", help="U-Nets of create_dataset.py")
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR",
-                        help="a folder with images/ and masks/, or a COCO JSON")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR",
+                        help="folders with images/ and masks/, or COCO JSONs")
+    parser.add_argument("--held-out", type=Path, metavar="CSV", help="of a set that it lists films of, only these")
     parser.add_argument("--spacing", type=_millimetres, metavar="MM",
                         help="between the pixels of the annotations, where neither DICOM nor the JSON holds it")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation"), metavar="DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
     arguments = parser.parse_args(argv)
+    command = writable(shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)]))
+    names, sets = unique_names(arguments.data, ".json"), []
     try:
-        records = read_records(arguments.data, "patient")
+        held_out = read_held_out(arguments.held_out) if arguments.held_out else None
+        records_of = [measured_records(source, held_out) for source in arguments.data]
         print(choose_device(arguments.device), flush=True)
         find, judged = with_members(load_members(arguments.weights)) if arguments.weights else with_unets(arguments.unet)
-        kept = evaluate(find, judged, records, arguments.spacing)
-        if not kept.images:
-            raise InferenceError(f"{arguments.data}: none of its {len(records)} films could be used")
-        summaries = summaries_of(kept)
-        write_bytes(arguments.out / "films.csv", csv_text(kept).encode("utf-8", "replace"))
-        write_json(arguments.out / "evaluation.json", {
-            "command": writable(shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)])),
-            "data": writable(str(arguments.data)), "networks": summaries,
-        })
-        write_worst(kept, arguments.out / "worst")
+        for source, name, records in zip(arguments.data, names, records_of, strict=True):
+            kept = evaluate(find, judged, records, arguments.spacing)
+            if not kept.images:
+                raise InferenceError(f"{source}: none of its {len(records)} films could be used")
+            summaries = summaries_of(kept)
+            out = arguments.out if len(names) == 1 else arguments.out / name.strip("/").replace("/", "_")
+            write_bytes(out / "films.csv", csv_text(kept).encode("utf-8", "replace"))
+            write_json(out / "evaluation.json", {"command": command, "data": writable(str(source)), "networks": summaries})
+            write_worst(kept, out / "worst")
+            thirds = convention_of(source) == HEART_DRAWN_IN
+            sets.append(summarise_set(name, kept.networks[judged].rows, THIRDS if thirds else WHOLE))
+        write_json(arguments.out / "sets.json", {"command": command, "network": judged, "sets": sets})
     except (InferenceError, DatasetError, DeviceError, FilmError, OSError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("evaluate: stopped, nothing was written", file=sys.stderr)
+        print("evaluate: stopped; the sets that were measured are written", file=sys.stderr)
         return 130
-    print(*table_lines(summaries), *error_lines(summaries[judged]["error_map"]), sep="\n")
-    print(offset_line(summaries[judged]["drawn_offset"]))
+    if len(names) == 1:
+        print(*table_lines(summaries), *error_lines(summaries[judged]["error_map"]), sep="\n")
+        print(offset_line(summaries[judged]["drawn_offset"]))
+    print(*set_lines(sets), sep="\n")
     print(f"{arguments.out}: films.csv, evaluation.json, worst/ ({judged})")
     return 0
 

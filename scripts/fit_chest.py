@@ -2,8 +2,8 @@
 
     python scripts/fit_chest.py --src ../shared/data/shenzhen/images ../shared/data/kaggle
 
-Writes ``create_dataset/typical_chest.json`` (see ``create_dataset/chest.py``) from the films on which the U-Net finds two
-lungs. What it learns are sums over all films; those furthest from the others are left out of the shapes.
+Writes ``mask_rcnn/checks/typical_chest.json`` (see ``mask_rcnn/checks/chest.py``) from the films on which the U-Net
+finds two lungs. What it learns are sums over all films; those furthest from the others are left out of the shapes.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from tqdm import tqdm
 
-from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import SIDE, load_unet, prepare, probabilities, stretch_to_square
@@ -32,6 +30,7 @@ from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_json
+from mask_rcnn.system.shipped import shipped_unet
 from mask_rcnn.utils import mask_box
 
 BATCH = 8
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of good films")
     parser.add_argument("--out", type=Path, default=TABLE, metavar="FILE", help="default: %(default)s")
     arguments = parser.parse_args(argv)
-    members = [load_unet(OWN_UNET)]
+    members = [load_unet(shipped_unet())]
     paths = [source.path for root in arguments.src for source in find_films(root)]
     samples = []
     for start in tqdm(range(0, len(paths), BATCH), desc="films", unit="batch", disable=None):

@@ -26,9 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "scripts"))
 
 import cv2
 import numpy as np
@@ -42,6 +39,7 @@ from mask_rcnn.results.pictures import label_png
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_bytes
 
+ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS, GOLDEN = ROOT / "data" / "phantoms", ROOT / "tests" / "golden" / "phantoms"
 WEIGHTS = sorted((ROOT / "models").glob("*.h5"))
 UNET = ROOT / "models" / "unet" / "efficientnetb0.weights.h5"

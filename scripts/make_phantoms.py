@@ -16,8 +16,6 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_bytes
 

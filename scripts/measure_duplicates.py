@@ -23,14 +23,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
 import cv2
 import numpy as np
 from scipy.fft import dctn
 from tqdm import tqdm
 
-from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.sources import find_films
 from create_dataset.unet import load_unet, prepare, probabilities
@@ -38,6 +35,7 @@ from mask_rcnn.films.duplicates import find_groups, fingerprint
 from mask_rcnn.films.images import FilmError, to_8_bit
 from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.shipped import shipped_unet
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -195,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
     parser.add_argument("--films", type=int, default=100, help="so many are copied (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of films (default: %(default)s)")
-    parser.add_argument("--unet", type=Path, default=OWN_UNET, help="default: the one in models/unet")
+    parser.add_argument("--unet", type=Path, default=shipped_unet(), help="default: the one in models/unet")
     arguments = parser.parse_args(argv)
     paths = []
     for source in [source for folder in arguments.src for source in find_films(folder)]:

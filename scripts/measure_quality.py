@@ -30,14 +30,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 import numpy as np
 from other_pictures import PICTURES
 from spoiled_films import SPOILERS
 from tqdm import tqdm
 
-from create_dataset.command import OWN_UNET
 from create_dataset.lungs import find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import find_films
@@ -52,6 +50,7 @@ from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_json
+from mask_rcnn.system.shipped import shipped_unet
 
 BATCH = 8
 AS_IT_IS, NO_CHEST = "as it is", "no chest"
@@ -116,7 +115,7 @@ def draw_picture(kind: str, seed: int) -> tuple[np.ndarray, None]:
 
 def measure_all(samples: Sequence[Sample]) -> Iterator[Row]:
     """Predicts each film and its mirrored copy with the U-Net, and measures."""
-    members = [load_unet(OWN_UNET)]
+    members = [load_unet(shipped_unet())]
     for start in tqdm(range(0, len(samples), BATCH), desc="films", unit="batch", disable=None):
         films = []
         for sample in samples[start : start + BATCH]:

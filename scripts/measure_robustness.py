@@ -24,15 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
 import cv2
 import numpy as np
 from measure_uncertainty import AS_IT_IS, BAD, Row, argument_parser, csv_text, evenly, predict_all
 from spoiled_films import Pair, Spoiler, invert, warp
 
 from mask_rcnn.bag.members import InferenceError, load_members
-from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.dataset.augmentation import equip
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.sources import read_records
@@ -40,6 +37,7 @@ from mask_rcnn.evaluation.summary import bootstrap_intervals
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.lungs import SIDES
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import write_bytes, write_json
 from mask_rcnn.utils import mask_box
 

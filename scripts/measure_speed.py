@@ -1,4 +1,4 @@
-"""Measures what a bag costs: bytes, operations, the start of ``inference.py`` and its time a film, pictures written and all.
+"""Measures what a bag costs: bytes, GFLOPs, the start of ``inference.py`` and its time a film, pictures written and all.
 
     python scripts/measure_speed.py --weights models/*.h5
 
@@ -22,29 +22,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent
 PHANTOMS = ROOT / "data" / "phantoms" / "images"
 SIDES = (512, 1024, 2000)  # pixels: of the films' long sides
 
 
-def count_operations(network: Any) -> dict[str, int]:
-    """The operations of one film, by part of the network."""
+def count_flops(network: Any) -> dict[str, int]:
+    """The floating-point operations of one film, by part of the network; a multiplication and an addition are two."""
     config = network.settings
     side = config.network.image_size
     cells = sum((side // stride) ** 2 for stride in (4, 8, 16, 32, 64))
     return {
-        "pyramid": _operations(network.pyramid),
-        "proposals": _operations(network.proposal_head, cells),
-        "boxes": config.proposals.inference_count * _operations(network.box_head),
-        "masks": config.detection.max_instances * _operations(network.mask_head),
+        "pyramid": _flops(network.pyramid),
+        "proposals": _flops(network.proposal_head, cells),
+        "boxes": config.proposals.inference_count * _flops(network.box_head),
+        "masks": config.detection.max_instances * _flops(network.mask_head),
     }
 
 
-def _operations(part: Any, cells: int | None = None) -> int:
+def _flops(part: Any, cells: int | None = None) -> int:
     """Of a Keras model; of one that takes maps of any size, over so many cells."""
     total = 0
     for layer in part.layers:
@@ -91,9 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     for path, network in zip(weights, networks, strict=True):
         print(f"{path}: {Path(path).stat().st_size / 2**20:.1f} MiB, {network.count_params() / 1e6:.2f} million weights")
-    parts = count_operations(networks[0])
+    parts = count_flops(networks[0])
     listed = ", ".join(f"{part} {count / 1e9:.2f}" for part, count in parts.items())
-    print(f"{sum(parts.values()) / 1e9:.2f} thousand million operations a film and member: {listed}")
+    print(f"{sum(parts.values()) / 1e9:.2f} GFLOPs a film and member: {listed}")
     for side in SIDES:
         start, film = measure_run(weights, side)
         print(f"films of {side} pixels: {start:.1f} s to start, {1000 * film:.0f} ms a film")

@@ -31,17 +31,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
-
 import numpy as np
 from spoiled_films import SPOILERS, Spoiler
 from tqdm import tqdm
 
-from create_dataset.command import positive
 from mask_rcnn.bag.agreement import film_agreement
 from mask_rcnn.bag.members import InferenceError, Member, detect, load_members
 from mask_rcnn.bag.vote import bag_film
-from mask_rcnn.commands.devices import DeviceError, choose_device
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records
@@ -52,7 +48,9 @@ from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.polarity import is_inverted
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.system.command_line import positive
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import write_bytes, write_json
 
 AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"

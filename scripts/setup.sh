@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# bash scripts/setup.sh FILE...: makes .venv, or the folder that VENV names, and installs these requirement files into it.
-# A copy of each installed file is kept there: what is complete is used again, what was interrupted goes on.
+# bash scripts/setup.sh FILE...: makes .venv, or the folder that VENV names, and installs these requirement files and this
+# checkout into it, editable: what runs is what lies here. A copy of each installed file is kept there, so that what is
+# complete is used again and what was interrupted goes on.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=${VENV:-.venv}
@@ -38,3 +39,13 @@ for file in "$@"; do
         cp "$file" "$venv/$file"
     fi
 done
+
+# Anew where what is installed changed, or where it lies: the environment holds the path.
+if ! { pwd && cat pyproject.toml setup.cfg; } | cmp -s - "$venv/installed"; then
+    echo "setup: installing this checkout into $venv"
+    if ! "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .; then
+        echo "setup: this checkout could not be installed; check the network and the disk, then run the same command" >&2
+        exit 1
+    fi
+    { pwd && cat pyproject.toml setup.cfg; } > "$venv/installed"
+fi

@@ -1,205 +1,232 @@
-"""Trains the whole-lung U-Net on folders of films and masks: ``DIR/images/NAME.*`` with ``DIR/masks/NAME.png``.
+"""Trains the whole-lung U-Net on drawn films: folders with ``images/NAME.*`` and ``masks/NAME.png``, or dataset JSONs.
 
     python scripts/train_unet.py --data ../shared/data/shenzhen runs/phantoms --out models/unet/efficientnetb0.weights.h5
 
-A mask's pixels above 0 are lung. Killed, the same command goes on at the last finished epoch.
+Drawings of both conventions can be learnt from (``mask_rcnn/dataset/conventions.py``): where one holds the heart, the loss
+passes over what is not known of the lung. The epoch that finds the lungs best on films of other patients is kept; films of
+``--held-out`` are neither trained on nor chosen by. Killed, the same command goes on at the last finished epoch.
 
 Shapes
-    films   uint8 [n, 256, 256], grey, not yet equalised
-    masks   uint8 [n, 256, 256], 0 or 1
+    squares       uint8 [256, 256], equalised
+    targets       float32 [batch, 256, 256, 1]: 1 lung, 0 background, -1 unknown
+    probabilities float32 [batch, 256, 256, 1]
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import math
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import cv2
 import h5py
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from create_dataset.unet import SIDE, build_unet
-from mask_rcnn.films.images import FilmError
-from mask_rcnn.films.levels import equalise
-from mask_rcnn.films.names import FILM_SUFFIXES
-from mask_rcnn.films.radiograph import read_film
+from create_dataset.unet import SIDE, WeightsError, build_unet, load_unet
+from create_dataset.unet_films import UNetFilm, films_of_epoch, read_films
+from mask_rcnn.config import AugmentationConfig
+from mask_rcnn.dataset.augmentation import augment
+from mask_rcnn.dataset.batches import EpochBatches
+from mask_rcnn.dataset.conventions import UNKNOWN
+from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.held_out import read_held_out
+from mask_rcnn.evaluation.lateral import lateral_dice
+from mask_rcnn.evaluation.over_sets import FAILED
+from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import replacing_path
 from mask_rcnn.weights.checkpoint import ENDING, halve
 
-
-def read_pairs(folders: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
-    """Every film of the folders that has a mask, and the masks; a pair that cannot be read is named and left out."""
-    films, masks = [], []
-    for folder in folders:
-        paths = sorted(path for path in (folder / "images").glob("*") if path.suffix.lower() in FILM_SUFFIXES)
-        for path in tqdm(paths, desc=str(folder), unit="film", disable=None):
-            mask_path = folder / "masks" / f"{path.stem}.png"
-            try:
-                film, mask = read_film(path), read_film(mask_path)
-            except FilmError as error:
-                print(f"skipped {error}", file=sys.stderr)
-                continue
-            films.append(cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA))
-            lung = (mask > 0).astype(np.uint8) * 255
-            masks.append((cv2.resize(lung, (SIDE, SIDE), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8))
-    if not films:
-        raise SystemExit(f"{', '.join(map(str, folders))}: no film with a mask; expected DIR/images and DIR/masks")
-    return np.stack(films), np.stack(masks)
+STRENGTHS = AugmentationConfig(rotation=6, scale=0.12, shift=0.05, shading=0.08, noise=0.05, apparatus=0.3, flip=0.5)
+WHOLE = (0, 0, SIDE, SIDE)  # the window of a film that was stretched to the square
+MOMENTUM = 0.95  # of the moving statistics: at Keras's 0.99 those of the weights to start from would outlast short epochs
 
 
-def augment(film: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One film and mask as another build, pose, exposure or apparatus might have given them (both [256, 256])."""
-    angle, scale = rng.normal(0, 6), np.exp(rng.normal(0, 0.12))
-    stretch = np.exp(rng.normal(0, 0.06))
-    matrix = np.asarray(cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), angle, scale), np.float64)
-    matrix[0] *= stretch
-    matrix[:, 2] += rng.normal(0, 0.05 * SIDE, 2)
-    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
-    film = cv2.warpAffine(film, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=border)
-    mask = cv2.warpAffine(mask, matrix, (SIDE, SIDE), flags=cv2.INTER_NEAREST)
-    if rng.random() < 0.5:
-        film, mask = film[:, ::-1], mask[:, ::-1]
-    shade: np.ndarray = film.astype(np.float32) / 255
-    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j].astype(np.float32)
-    shade += rng.normal(0, 0.08) * x + rng.normal(0, 0.08) * y
-    for _ in range(rng.integers(0, 3)):  # an opacity, dense or faint, anywhere
-        centre_x, centre_y, width, height = *rng.uniform(-0.7, 0.7, 2), *rng.uniform(0.08, 0.4, 2)
-        blob = np.exp(-(((x - centre_x) / width) ** 2 + ((y - centre_y) / height) ** 2))
-        shade += rng.uniform(-0.1, 0.4) * blob
-    if rng.random() < 0.3:
-        shade = cv2.GaussianBlur(shade, (0, 0), rng.uniform(0.5, 1.5))
-    if rng.random() < 0.4:
-        shade = shade + rng.normal(0, rng.uniform(0.01, 0.05), shade.shape)
-    if rng.random() < 0.2:  # local contrast enhancement, as some consoles apply before export
-        clahe = cv2.createCLAHE(clipLimit=rng.uniform(1.5, 4), tileGridSize=(8, 8))
-        shade = clahe.apply(np.clip(shade * 255, 0, 255).astype(np.uint8)) / np.float32(255)
-    return (np.clip(shade, 0, 1) * 255).astype(np.uint8), np.ascontiguousarray(mask)
+class Batches(EpochBatches):
+    """Changed films, the same for the same seed and epoch."""
 
+    def __init__(
+        self, films: Sequence[UNetFilm], per_epoch: Mapping[str, int], strengths: AugmentationConfig, batch: int, seed: int,
+        first_epoch: int,
+    ) -> None:
+        super().__init__(first_epoch)
+        self.films, self.per_epoch, self.strengths = films, per_epoch, strengths
+        self.batch, self.seed = batch, seed
+        self.sources = [film.source for film in films]
+        self.order = self._order()
 
-class Batches(keras.utils.PyDataset):
-    """Augmented, equalised batches, the same for the same seed and epoch."""
-
-    def __init__(self, films: np.ndarray, masks: np.ndarray, batch: int, seed: int, first_epoch: int) -> None:
-        super().__init__(workers=1)
-        self.films, self.masks, self.batch, self.seed, self.epoch = films, masks, batch, seed, first_epoch
-        self.on_epoch_begin()
-
-    def on_epoch_begin(self) -> None:
-        self.order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.films))
+    def _order(self) -> np.ndarray:
+        return films_of_epoch(self.sources, self.per_epoch, self.epoch, self.seed)
 
     def on_epoch_end(self) -> None:
-        self.epoch += 1
+        super().on_epoch_end()
+        self.order = self._order()
 
     def __len__(self) -> int:
-        return len(self.films) // self.batch
+        return len(self.order) // self.batch
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng((self.seed, self.epoch, index))
-        chosen = self.order[index * self.batch : (index + 1) * self.batch]
-        pairs = [augment(self.films[k], self.masks[k], rng) for k in chosen]
-        return as_inputs([film for film, _ in pairs]), np.stack([mask for _, mask in pairs])[..., None].astype("float32")
+        rng = np.random.default_rng((self.seed, self.epoch, index + 1))
+        chosen = [self.films[k] for k in self.order[index * self.batch : (index + 1) * self.batch]]
+        pairs = [augment(film.square, film.labels, WHOLE, self.strengths, rng) for film in chosen]
+        return as_inputs([square for square, _ in pairs]), as_targets([labels for _, labels in pairs])
 
 
-def as_inputs(films: Iterable[np.ndarray]) -> np.ndarray:
-    """Films [n, 256, 256] as the U-Net takes them, float32 [n, 256, 256, 3] in [0, 1]."""
-    equalised = np.stack([equalise(film) for film in films])[..., None].astype(np.float32) / 255
-    return np.repeat(equalised, 3, axis=-1)
+def as_inputs(squares: Iterable[np.ndarray]) -> np.ndarray:
+    """Equalised squares as the U-Net takes them, float32 [n, 256, 256, 3] in [0, 1]."""
+    return np.repeat(np.stack(list(squares))[..., None].astype(np.float32) / 255, 3, axis=-1)
+
+
+def as_targets(labels: Iterable[np.ndarray]) -> np.ndarray:
+    """Label masks as the loss takes them."""
+    stacked = np.stack(list(labels))[..., None]
+    return np.where(stacked == UNKNOWN, np.float32(-1), (stacked > 0).astype(np.float32))
 
 
 def cross_entropy_and_dice(target, probability):
-    """Binary cross-entropy plus the Dice loss (Milletari et al., V-Net, 3DV 2016), over the whole batch."""
-    cross_entropy = keras.ops.mean(keras.losses.binary_crossentropy(target, probability))
-    overlap = keras.ops.sum(target * probability)
-    dice = (2 * overlap + 1) / (keras.ops.sum(target) + keras.ops.sum(probability) + 1)
-    return cross_entropy + 1 - dice
+    """Binary cross-entropy plus the Dice loss (Milletari et al., V-Net, 3DV 2016), over what is known of the batch."""
+    ops = keras.ops
+    known = ops.cast(target >= 0, probability.dtype)
+    lung = target * known
+    clipped = ops.clip(probability, 1e-7, 1 - 1e-7)
+    entropies = lung * ops.log(clipped) + (known - lung) * ops.log(1 - clipped)
+    overlap = ops.sum(lung * probability)
+    dice_of_batch = (2 * overlap + 1) / (ops.sum(lung) + ops.sum(known * probability) + 1)
+    return -ops.sum(entropies) / ops.maximum(ops.sum(known), 1) + 1 - dice_of_batch
 
 
-def mean_dice(model: keras.Model, films: np.ndarray, masks: np.ndarray) -> float:
-    """The mean whole-lung Dice at a probability of 0.5, before any clean-up."""
-    scores = []
+def scores_of(model: keras.Model, films: Sequence[UNetFilm]) -> dict[str, list[float]]:
+    """By source the Dice of each film before any clean-up: of both lungs in one, or the worse lateral third."""
+    scores = defaultdict(list)
     for start in range(0, len(films), 16):
-        found = np.asarray(model.predict_on_batch(as_inputs(films[start : start + 16])))[..., 0] >= 0.5
-        truth = masks[start : start + 16] > 0
-        both = (found & truth).sum((1, 2))
-        scores.extend(2 * both / np.maximum(found.sum((1, 2)) + truth.sum((1, 2)), 1))
-    return float(np.mean(scores))
+        some = films[start : start + 16]
+        masks = np.asarray(model.predict_on_batch(as_inputs([film.square for film in some])))[..., 0] >= 0.5
+        for film, found in zip(some, masks, strict=True):
+            if film.holds_heart:
+                thirds = [lateral_dice(found, film.drawn == category, category) for category in CATEGORIES]
+                scores[film.source].append(float(np.nanmin(thirds)))
+            else:
+                scores[film.source].append(dice(found, film.drawn > 0))
+    return scores
+
+
+def describe(scores: Mapping[str, Sequence[float]]) -> tuple[float, str]:
+    """The mean over sources of their mean Dice, and a line on each."""
+    means = {source: float(np.nanmean(values)) for source, values in scores.items()}
+    lines = [f"{source} {means[source]:.4f} ({sum(value < FAILED for value in values)} of {len(values)} below {FAILED})"
+             for source, values in sorted(scores.items())]
+    return float(np.mean(list(means.values()))), ", ".join(lines)
+
+
+def limited(films: Sequence[UNetFilm], most: int, seed: int) -> list[UNetFilm]:
+    """At most so many films of each source, drawn at random: their names are often in the order of what they show."""
+    by_source = defaultdict(list)
+    for k in np.random.default_rng(seed).permutation(len(films)):
+        by_source[films[k].source].append(films[k])
+    return [film for _, some in sorted(by_source.items()) for film in some[:most]]
+
+
+def _count_of_source(text: str) -> tuple[str, int]:
+    source, _, count = text.partition("=")
+    if not count.isdigit() or not int(count):
+        raise argparse.ArgumentTypeError(f"{text}: must be SOURCE=FILMS, such as openist=200")
+    return source, int(count)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--held-out", type=Path, metavar="CSV", help="films that are neither trained on nor chosen by")
+    parser.add_argument("--hearts", type=Path, metavar="DIR", help="where hearts may lie, for drawings that hold them")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="to start from; default: random ones")
     parser.add_argument("--out", type=Path, default=Path("models/unet/efficientnetb0.weights.h5"))
     parser.add_argument("--encoder", choices=["efficientnetb0", "efficientnetb7"], default="efficientnetb0")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--per-epoch", nargs="+", type=_count_of_source, default=[], metavar="SOURCE=FILMS",
+                        help="films of a source, by its folder's name, in an epoch; default: all")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--holdout", type=float, default=0.08, help="share of the films kept for the validation Dice")
+    parser.add_argument("--beside", type=float, default=0.0, help="probability of air, an arm or an edge beside the chest")
+    parser.add_argument("--flip", type=float, default=STRENGTHS.flip, help="probability of a mirrored film")
+    parser.add_argument("--ill", type=float, default=0.0, help="probability of opaque lungs, gas below a diaphragm, tubes")
+    parser.add_argument("--holdout", type=float, default=0.08, help="share of the patients that the best epoch is chosen by")
+    parser.add_argument("--choose-by", type=int, default=1000, metavar="FILMS", help="of each source, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--run", type=Path, default=Path("runs/unet"), help="where checkpoints and the log go")
     arguments = parser.parse_args(argv)
 
     keras.utils.set_random_seed(arguments.seed)
-    films, masks = read_pairs(arguments.data)
-    order = np.random.default_rng(arguments.seed).permutation(len(films))
-    held = order[: max(1, round(arguments.holdout * len(films)))]
-    kept = order[len(held) :]
-    print(f"{len(kept)} films to train on, {len(held)} held out", flush=True)
+    try:
+        held_out = read_held_out(arguments.held_out) if arguments.held_out else None
+        films, others = read_films(arguments.data, held_out, arguments.hearts, 1 - arguments.holdout, arguments.seed)
+        model = load_unet(arguments.weights) if arguments.weights else build_unet(arguments.encoder)
+    except (DatasetError, WeightsError) as error:
+        raise SystemExit(f"train_unet: {error}") from error
+    others = limited(others, arguments.choose_by, arguments.seed)
+    print(f"{len(films)} films to train on, {len(others)} to choose the best epoch by", flush=True)
 
-    log_path = arguments.run / "log.csv"
-    first_epoch = max(len(log_path.read_text().splitlines()) - 1, 0) if log_path.exists() else 0
+    log_path, last, best = arguments.run / "log.csv", arguments.run / f"last{ENDING}", arguments.run / f"best{ENDING}"
+    lines = log_path.read_text().splitlines()[1:] if log_path.exists() else []
+    first_epoch, best_score = len(lines), max((float(line.split(",")[2]) for line in lines), default=-math.inf)
     if first_epoch == 0 and arguments.run.exists():
         shutil.rmtree(arguments.run)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    batches = Batches(films[kept], masks[kept], arguments.batch, arguments.seed, first_epoch)
+    strengths = dataclasses.replace(STRENGTHS, beside=arguments.beside, ill=arguments.ill, flip=arguments.flip)
+    batches = Batches(films, dict(arguments.per_epoch), strengths, arguments.batch, arguments.seed, first_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(arguments.learning_rate, arguments.epochs * len(batches))
-    model = build_unet(arguments.encoder)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = MOMENTUM
     model.compile(keras.optimizers.Adam(schedule), cross_entropy_and_dice)
-    last = arguments.run / "last.weights.h5"
 
     class Keep(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-            dice = mean_dice(model, films[held], masks[held])
-            with replacing_path(last, ENDING) as partial:
-                model.save_weights(partial)
+            nonlocal best_score
+            score, told = describe(scores_of(model, others))
+            for path in (last, best) if score > best_score else (last,):
+                with replacing_path(path, ENDING) as partial:
+                    model.save_weights(partial)
+            best_score = max(score, best_score)
             if not log_path.exists():
-                log_path.write_text("epoch,loss,held_out_dice\n")
+                log_path.write_text("epoch,loss,score,by source\n")
             with log_path.open("a") as log:
-                log.write(f"{epoch + 1},{(logs or {})['loss']:.4f},{dice:.4f}\n")
-            print(f" held-out Dice {dice:.4f}", flush=True)
+                log.write(f'{epoch + 1},{(logs or {})["loss"]:.4f},{score:.4f},"{told}"\n')
+            print(f" score {score:.4f}: {told}", flush=True)
 
     if first_epoch:
         model.optimizer.build(model.trainable_variables)  # so that its moments and its step count are loaded too
         model.load_weights(last)
         print(f"going on after epoch {first_epoch}", flush=True)
+    elif arguments.weights:
+        print("before: score {:.4f}: {}".format(*describe(scores_of(model, others))), flush=True)
     if first_epoch < arguments.epochs:
         model.fit(
             batches,
             epochs=arguments.epochs,
             initial_epoch=first_epoch,
+            shuffle=False,  # the batches are in their order already; Keras's own would not be the same after a stop
             callbacks=[Keep(), keras.callbacks.TerminateOnNaN()],
             verbose=2,
         )
-    dice = mean_dice(model, films[held], masks[held])
     settings = {key: str(value) for key, value in vars(arguments).items()}
     with replacing_path(arguments.out, ENDING) as copy:
-        shutil.copyfile(last, copy)
+        shutil.copyfile(best, copy)
         halve(copy)
         with h5py.File(copy, "a") as file:
-            file.attrs["notes"] = json.dumps({**settings, "films": len(kept), "held_out_dice": round(dice, 4)})
-    print(f"{arguments.out}: held-out Dice {dice:.4f}")
+            file.attrs["notes"] = json.dumps({**settings, "films": len(films), "score": round(best_score, 4)})
+    print(f"{arguments.out}: score {best_score:.4f}")
     return 0
 
 

@@ -48,6 +48,11 @@ def move(box: Sequence[float], delta: Sequence[float]) -> list[float]:
     return [y - height / 2, x - width / 2, y + height / 2, x + width / 2]
 
 
+def move_all(boxes: np.ndarray, deltas: np.ndarray) -> np.ndarray:
+    """Boxes [n, 4] moved by deltas [n, 4], each by its own."""
+    return np.array([move(box, delta) for box, delta in zip(boxes.tolist(), deltas.tolist(), strict=True)])
+
+
 def cut(box: Sequence[float], window: Sequence[float]) -> list[float]:
     """A box cut to a window."""
     limits = [(window[0], window[2]), (window[1], window[3])] * 2

@@ -15,7 +15,7 @@ import cv2
 import h5py
 import numpy as np
 
-from create_dataset import command
+from create_dataset import command, members, run
 
 
 class DarkFields:
@@ -53,7 +53,15 @@ def load_stand_in(_: Any) -> DarkFields:
     return DarkFields()
 
 
+def start_nothing(*_: Any) -> None:
+    """In the place of ``start_device``."""
+
+
+STANDS_IN = ((members, "load_unet", load_stand_in), (run, "start_device", start_nothing))
+
+
 if __name__ == "__main__":
-    command.load_unet = load_stand_in
+    for module, name, replacement in STANDS_IN:
+        setattr(module, name, replacement)
     DarkFields.pause = 0.05
     sys.exit(command.main())

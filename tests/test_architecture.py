@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import re
 import subprocess
 import sys
@@ -19,25 +20,28 @@ ROOT = Path(__file__).resolve().parents[1]
 # The rooms from the lowest floor up: a room imports from its own floor's and from lower rooms. A new room needs a floor.
 FLOORS = (
     {"version", "lungs"},
-    {"system"},
+    {"system", "config_rules"},
     {"config"},
     {"films"},
     {"utils", "network", "run"},
     {"weights", "dataset", "checks"},
     {"model"},
     {"bag"},
-    {"results", "training"},
+    {"results"},
     {"evaluation"},
+    {"inference", "training"},
     {"commands"},
+    {"api"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms, and modules of others, that run without Keras: a film is read, and a dataset made, without waiting for it.
-WITHOUT_KERAS = ("version", "lungs", "system", "config", "films", "run", "utils", "checks", "results", "evaluation")
+WITHOUT_KERAS = ("version", "lungs", "system", "config_rules", "config", "films", "run", "utils", "checks", "results",
+                 "evaluation", "training", "inference", "commands")
 ALSO_WITHOUT_KERAS = (
     "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
-    "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.commands.train",
-    "mask_rcnn.commands.inference", "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
+    "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.api",
+    "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
 )
 
 # Rooms of mask_rcnn that making a dataset uses.
@@ -151,7 +155,7 @@ def test_the_network_speaks_keras_alone() -> None:
     backends = {"tensorflow", *OTHER_BACKENDS}
     bound = {name for name in ROOMY if backends & {other.split(".")[0] for other in imports_of(MODULES[name])}}
     # Batch normalisation is quicker by TensorFlow's own kernel; elsewhere, and to the same result, it is Keras's.
-    allowed = {"mask_rcnn.commands.devices", "mask_rcnn.network.normalisation"}
+    allowed = {"mask_rcnn.system.devices", "mask_rcnn.network.normalisation"}
     assert bound <= allowed, "the network runs on every backend of Keras"
 
 
@@ -223,3 +227,45 @@ def test_requirements_of_developers_cover_the_tests() -> None:
 def test_every_requirement_says_a_version_known_to_work() -> None:
     versions = required("requirements.txt") | required("requirements-dev.txt")
     assert all(re.fullmatch(r"\d+(\.\d+)+", version) for version in versions.values()), versions
+
+
+def bounds() -> dict[str, dict[str, tuple[int, ...]]]:
+    """The lowest versions that setup.cfg asks for, by extra; "" is what every installation needs."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    lists = {"": setup["options"]["install_requires"], **setup["options.extras_require"]}
+    return {
+        extra: {name: version_of(bound) for name, bound in (line.split(" >= ") for line in lines.split("\n") if line)}
+        for extra, lines in lists.items()
+    }
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+@pytest.mark.parametrize(
+    "file, extras",
+    [("requirements.txt", [""]), ("requirements-dev.txt", ["dev"]), ("requirements-backends.txt", ["jax", "torch"])],
+)
+def test_the_pinned_versions_are_ones_that_the_package_asks_for(file: str, extras: list[str]) -> None:
+    lowest = {name: bound for extra in extras for name, bound in bounds()[extra].items()}
+    pinned = {name: version_of(version) for name, version in required(file).items()}
+    assert pinned.keys() == lowest.keys()
+    assert all(pinned[name] >= bound for name, bound in lowest.items())
+
+
+def test_every_package_is_installed() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    listed = setup["options"]["packages"].split()
+    own = {name_of(path) for path in PACKAGED if path.name == "__init__.py"}
+    elsewhere = {"mask_rcnn.shipped.configs", "mask_rcnn.shipped.models", "mask_rcnn.shipped.models.unet"}
+    assert sorted(listed) == sorted(own | elsewhere)
+
+
+def test_scripts_import_what_is_installed() -> None:
+    assert not [
+        path.name for path in (ROOT / "scripts").rglob("*.py")
+        if path.name != "evaluate.py" and "sys.path" in path.read_text(encoding="utf-8")
+    ]

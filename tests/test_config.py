@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,16 @@ def test_every_config_loads_by_its_bare_name() -> None:
 def test_configs_differ_in_name() -> None:
     names = [load_config(path).name for path in CONFIG_FOLDER.glob("*.yaml")]
     assert len(names) == len(set(names))
+
+
+def test_configs_open_with_command_purpose_cost_and_score() -> None:
+    for path in CONFIG_FOLDER.glob("*.yaml"):
+        head = path.read_text().partition("\nname:")[0].partition("\nbase:")[0]
+        first, *others = head.splitlines()
+        assert first.startswith("# python train.py --config ") and path.stem in first.split()[4], path
+        assert [line.split(":")[0] for line in others if re.match("# (Purpose|Cost|Score):", line)] == [
+            "# Purpose", "# Cost", "# Score"
+        ], path
 
 
 def test_an_empty_file_is_the_published_configuration(tmp_path: Path) -> None:
@@ -344,3 +355,149 @@ def test_a_config_does_not_change() -> None:
 
 def test_masks_are_twice_the_pool() -> None:
     assert Config().network.mask_size == 2 * Config().network.mask_pool_size
+
+
+FIVE_MISTAKES = """\
+sede: 1
+laterality: left
+network: {image_size: 250, backbone: 26, anchor_scales: [1, 2]}
+training:
+  learning_rate: fast
+  batch_size: 0
+bag: 3
+"""
+
+
+def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(FIVE_MISTAKES)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ["detection.min_score=2", "detection.min_scor=1", "seed", "bag.members=many"])
+    assert sorted(str(caught.value).splitlines()) == sorted([
+        f"{path}: unknown key sede; did you mean seed?",
+        f"{path}: laterality must be patient or image",
+        f"{path}: network.image_size must be a multiple of 64",
+        f"{path}: network.backbone must be str, not 26",
+        f"{path}: network.anchor_scales must be 5 sizes, for pyramid levels P2 to P6",
+        f"{path}: training.learning_rate must be float, not 'fast'",
+        f"{path}: training.batch_size must be 1 or more",
+        f"{path}: bag must hold keys and values, not 3",
+        "--set detection.min_score=2: detection.min_score must be in [0, 1]",
+        "--set detection.min_scor=1: unknown key detection.min_scor; did you mean detection.min_score?",
+        "--set seed: must be KEY=VALUE, such as bag.min_agreement=0.9",
+        "--set bag.members=many: bag.members must be int, not 'many'",
+    ])
+
+
+def test_all_mistakes_of_settings_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_settings(Config(), ["bag.members=2", "bag.min_votes=3", "bag.opening=0", "bag.opening=1", "seed=1"], ["bag"])
+    assert str(caught.value).splitlines() == [
+        "--set bag.opening=1: bag.opening is set twice; leave one of them out",
+        "--set seed=1: seed cannot be changed here; bag can",
+        "--set bag.opening=0: bag.opening must be 1 or more",
+        "--set bag.min_votes=3: bag.min_votes must be from 1 to bag.members",
+    ]
+
+
+def test_a_value_that_breaks_several_rules_is_told_once() -> None:
+    for values in ({"training": {"learning_rate": -1}}, {"network": {"anchor_ratios": [float("nan")]}}):
+        with pytest.raises(ConfigError) as caught:
+            config_from_dict(values)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_built_directly_keeps_the_rules_too() -> None:
+    with pytest.raises(ConfigError, match="^seed must not be negative\nbag.min_votes must be from 1 to bag.members$"):
+        dataclasses.replace(Config(), seed=-1, bag=config_module.BagConfig(members=2))
+
+
+def write_configs(folder: Path, **contents: str) -> None:
+    for name, content in contents.items():
+        (folder / f"{name}.yaml").write_text(content)
+
+
+def test_a_config_names_what_differs_from_its_base(tmp_path: Path) -> None:
+    write_configs(
+        tmp_path,
+        first="name: first\nseed: 3\ntraining: {batch_size: 4, augmentation: {flip: 0.5, noise: 0.1}}\n"
+              "data: {sources: [a.json, b.json]}\n",
+        second="base: first.yaml\nname: second\ntraining: {augmentation: {noise: 0}}\ndata: {sources: [c.json]}\n",
+        third=f"base: {tmp_path / 'second.yaml'}\nname: third\nseed: 0\n",
+    )
+    config = load_config(tmp_path / "third.yaml", ["training.learning_rate=0.5"])
+    assert config == config_from_dict({
+        "name": "third", "data": {"sources": ["c.json"]},
+        "training": {"batch_size": 4, "learning_rate": 0.5, "augmentation": {"flip": 0.5, "noise": 0}},
+    })
+    assert config_from_dict(config_to_dict(config)) == config and "base" not in config_to_dict(config)
+
+
+def test_a_base_is_looked_up_beside_the_file_and_then_among_the_configs(tmp_path: Path) -> None:
+    write_configs(tmp_path, mine="base: lungs_small.yaml\nname: mine\n")
+    assert load_config(tmp_path / "mine.yaml") == dataclasses.replace(load_config("lungs_small"), name="mine")
+    write_configs(tmp_path, lungs_small="seed: 5\n")
+    assert load_config(tmp_path / "mine.yaml") == config_from_dict({"name": "mine", "seed": 5})
+
+
+@pytest.mark.parametrize(
+    ("contents", "said"),
+    [
+        ({"a": "base: a.yaml\n"}, "its base a.yaml leads back to it"),
+        ({"a": "base: b.yaml\n", "b": "base: c.yaml\n", "c": "base: a.yaml\n"}, "its base a.yaml leads back to it"),
+        ({"a": "base: none.yaml\n"}, "its base none.yaml is neither in"),
+        ({"a": "base: [b.yaml]\n"}, "base must be the name of a YAML file, not ['b.yaml']"),
+        ({"a": "base:\n"}, "base must be the name of a YAML file, not None"),
+        ({"a": "base: b.yaml\n", "b": "seed: [1\n"}, "b.yaml: not readable as YAML"),
+        ({"a": "base: b.yaml\nseed: 1\n", "b": "- 1\n"}, "b.yaml: the file must hold keys and values"),
+        ({"a": "network: {base: b.yaml}\n"}, "unknown key network.base"),
+    ],
+)
+def test_bases_that_cannot_be_used_are_refused_in_one_line(tmp_path: Path, contents: dict[str, str], said: str) -> None:
+    write_configs(tmp_path, **contents)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "a.yaml")
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_mistake_is_told_of_the_file_that_holds_it(tmp_path: Path) -> None:
+    write_configs(tmp_path, a="base: b.yaml\nbag: {members: 2}\nsede: 1\n", b="seed: -1\nbag: {min_vots: 1}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "a.yaml")
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    assert str(caught.value).splitlines() == [
+        f"{second}: unknown key bag.min_vots; did you mean bag.min_votes?",
+        f"{first}: unknown key sede; did you mean seed?",
+        f"{second}: seed must not be negative",
+        f"{first}: bag.min_votes must be from 1 to bag.members",
+    ]
+
+
+def test_a_base_is_no_key_of_a_config() -> None:
+    with pytest.raises(ConfigError, match="unknown key base"):
+        config_from_dict({"base": "lungs.yaml"})
+
+
+def test_dotted_keys_belong_on_the_command_line() -> None:
+    with pytest.raises(ConfigError, match="unknown key training.batch_size"):
+        config_from_dict({"training.batch_size": 3})
+
+
+def test_configs_with_a_base_name_nothing_that_it_holds_too() -> None:
+    """A value that the base holds already is a second place to change it."""
+    seen = 0
+    for path in sorted(CONFIG_FOLDER.glob("*.yaml")):
+        values = yaml.safe_load(path.read_text())
+        if not (base := values.pop("base", None)):
+            continue
+        seen += 1
+        held = dict(leaves(config_to_dict(load_config(base))))
+        assert [key for key, value in leaves(values) if held[key] == value] == [], path
+    assert seen
+
+
+def leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    return [
+        leaf for key, value in tree.items()
+        for leaf in (leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)])
+    ]

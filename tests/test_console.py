@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from script import ROOT
 
+from mask_rcnn.system import console
 from mask_rcnn.system.console import forgiving_streams
+from mask_rcnn.system.progress import progress, warn
 
 NAMES = [b"zwei w\xc3\xb6rter \xc3\xbc.png", b"bytes \xff\xfe.png"]
 
@@ -88,3 +90,24 @@ def test_a_process_without_streams() -> None:
     code = "from mask_rcnn.system.console import forgiving_streams; forgiving_streams(); print(1)"
     done = subprocess.run(f"'{sys.executable}' -c '{code}' >&- 2>&-", shell=True, cwd=ROOT)
     assert done.returncode == 0
+
+
+def test_what_is_shown_by_verbosity(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> tuple[str, str]:
+        console.inform("informed")
+        console.note("noted")
+        console.detail("detailed")
+        with console.step("loading"):
+            pass
+        warn("warned")
+        return tuple(capsys.readouterr())
+
+    with console.console(console.QUIET):
+        assert work() == ("", "warned\n") and list(progress(range(3), name="films")) == [0, 1, 2]
+        assert progress(name="films", total=3).disable
+    with console.console():
+        assert work() == ("informed\n", "noted\nloading\nwarned\n") and not console.is_quiet()
+    with console.console(console.VERBOSE):
+        assert work() == ("informed\n", "noted\ndetailed\nloading\nloading: 0.0 s\nwarned\n")
+    # Other programs see what the library prints, and its steps where they want them.
+    assert work() == ("informed\n", "warned\n") and not progress(name="films", total=3).disable

@@ -12,7 +12,8 @@ from scipy.stats import rankdata
 
 from mask_rcnn.films import alignment, duplicates
 from mask_rcnn.films.alignment import agreements, sample
-from mask_rcnn.films.duplicates import SIDE, find_groups, fingerprint, join
+from mask_rcnn.films.duplicates import SIDE, find_groups, fingerprint
+from mask_rcnn.films.groups import Groups
 from mask_rcnn.films.radiograph import read_film
 
 SCRIPTS = str(Path(__file__).resolve().parents[1] / "scripts")
@@ -209,10 +210,24 @@ def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, films: list[
 
 
 def test_joined_groups_are_named_by_their_first_film() -> None:
-    groups = np.arange(6)
+    groups = Groups(6)
     for one, other in ((4, 2), (5, 4), (1, 3), (3, 1)):
-        join(groups, one, other)
-    assert groups.tolist() == [0, 1, 2, 1, 2, 2]
+        groups.join(one, other)
+    assert groups.firsts() == [0, 1, 2, 1, 2, 2] and groups.first(5) == 2
+
+
+def test_groups_equal_a_search_along_the_ties() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ties = rng.integers(0, 30, (rng.integers(0, 40), 2)).tolist()
+        groups, reached = Groups(30), [{film} for film in range(30)]
+        for one, other in ties:
+            groups.join(one, other)
+        for _ in range(30):
+            for one, other in ties:
+                reached[one] |= reached[other]
+                reached[other] |= reached[one]
+        assert groups.firsts() == [min(films) for films in reached]
 
 
 # Thumbnails laid over each other

@@ -10,8 +10,8 @@ import pytest
 from scipy import ndimage
 
 from mask_rcnn.bag.agreement import agreement, film_agreement
-from mask_rcnn.bag.lung import label_mask
-from mask_rcnn.bag.vote import bag_film, bag_masks, majority
+from mask_rcnn.bag.lung import Lung, label_mask
+from mask_rcnn.bag.vote import bag_film, majority
 from mask_rcnn.config import BagConfig
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import mask_box
@@ -24,7 +24,7 @@ def blob(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return ndimage.gaussian_filter(rng.normal(size=shape), 2.5) > rng.uniform(-0.05, 0.05)
 
 
-def naive_opening(mask: np.ndarray, side: int, centred: bool) -> np.ndarray:
+def naive_opening(mask: np.ndarray, side: int) -> np.ndarray:
     """Opening pixel by pixel: what lies beyond the film's edge erodes nothing and adds nothing."""
     height, width = mask.shape
     offsets = [k - side // 2 for k in range(side)]
@@ -32,7 +32,7 @@ def naive_opening(mask: np.ndarray, side: int, centred: bool) -> np.ndarray:
     for y, x in np.ndindex(mask.shape):
         around = [(y + dy, x + dx) for dy in offsets for dx in offsets]
         eroded[y, x] = all(mask[p, q] for p, q in around if 0 <= p < height and 0 <= q < width)
-    back = [-offset for offset in offsets] if centred else offsets
+    back = [-offset for offset in offsets]
     opened = np.zeros_like(mask)
     for y, x in np.ndindex(mask.shape):
         around = [(y + dy, x + dx) for dy in back for dx in back]
@@ -62,49 +62,57 @@ def rectangle(shape: tuple[int, int], y1: int, x1: int, y2: int, x2: int) -> np.
     return mask
 
 
+def bag_one(masks: np.ndarray, bag: BagConfig, scores: np.ndarray | None = None) -> Lung | None:
+    """The lung that the bag makes of one lung's masks [n, height, width]; members beyond them have found nothing."""
+    scores = np.ones(len(masks)) if scores is None else scores
+    members = [
+        {"class_ids": np.array([LEFT_LUNG]), "scores": np.array([score]), "masks": mask[..., None]}
+        for mask, score in zip(masks, scores, strict=True)
+    ]
+    nothing = {"class_ids": np.zeros(0, int), "scores": np.zeros(0), "masks": np.zeros((*masks.shape[1:], 0), bool)}
+    return bag_film([*members, *[nothing] * (bag.members - len(masks))], bag).get(LEFT_LUNG)
+
+
 @pytest.mark.parametrize("case", range(4))
-def test_bag_is_the_references(case: int) -> None:
+def test_bag_is_the_references_but_for_its_shift(case: int) -> None:
+    """The reference's opening with a square of 4 moves every mask one pixel down and right."""
     with np.load(PARITY) as vectors:
         masks = np.unpackbits(vectors[f"bag_masks_{case}"], axis=1)[:, :400].astype(bool)
         expected = np.unpackbits(vectors[f"bag_mask_{case}"], axis=0)[:400].astype(bool)
-        mask, box, score = bag_masks(masks, vectors[f"bag_boxes_{case}"], vectors[f"bag_scores_{case}"])
-        assert mask.dtype == bool and np.array_equal(mask, expected)
-        assert box == tuple(vectors[f"bag_box_{case}"])
-        assert score == pytest.approx(float(vectors[f"bag_score_{case}"]), abs=1e-12)
+        lung = bag_one(masks, BagConfig(opening=4), vectors[f"bag_scores_{case}"])
+        assert lung is not None and lung.mask.dtype == bool and lung.votes == len(masks)
+        assert lung.mask.any() and np.array_equal(lung.mask[:-1, :-1], expected[1:, 1:])
+        assert lung.score == pytest.approx(float(vectors[f"bag_score_{case}"]), abs=1e-12)
 
 
-@pytest.mark.parametrize("centred", [False, True])
 @pytest.mark.parametrize("opening", [1, 2, 3, 4, 5])
-def test_bag_masks_equals_the_loop(opening: int, centred: bool) -> None:
+def test_a_bagged_mask_equals_the_loop(opening: int) -> None:
     rng = np.random.default_rng(opening)
+    bag = BagConfig(min_votes=2, opening=opening)
     for count in (1, 2, 3, 5):
         masks = np.stack([blob(rng, (37, 29)) for _ in range(count)])
-        boxes = np.array([mask_box(mask) for mask in masks])
-        voted = masks.sum(0) >= min(2, count)
-        expected = largest_part(naive_opening(voted, opening, centred))
-        mask, _, _ = bag_masks(masks, boxes, np.ones(count), min_votes=2, opening=opening, centred=centred)
-        assert np.array_equal(mask, expected)
+        expected = largest_part(naive_opening(masks.sum(0) >= min(2, count), opening))
+        lung = bag_one(masks, bag)
+        assert np.array_equal(np.zeros_like(expected) if lung is None else lung.mask, expected)
 
 
-def test_reference_moves_the_mask_by_a_pixel_and_centred_does_not() -> None:
-    lung = rectangle((40, 30), 5, 6, 25, 20)
-    arguments = (lung[None], np.array([mask_box(lung)]), np.array([0.9]))
-    assert mask_box(bag_masks(*arguments)[0]) == (6, 7, 26, 21)
-    assert np.array_equal(bag_masks(*arguments, centred=True)[0], lung)
+def test_an_even_opening_leaves_a_lung_in_its_place() -> None:
+    mask = rectangle((40, 30), 5, 6, 25, 20)
+    lung = bag_one(mask[None], BagConfig(opening=4))
+    assert lung is not None and np.array_equal(lung.mask, mask)
 
 
 @pytest.mark.parametrize(("found", "needed"), [(1, 1), (2, 2), (3, 3), (4, 3), (5, 3)])
 def test_a_pixel_needs_three_votes_or_all_there_are(found: int, needed: int) -> None:
-    # Member k draws rows 10 k and below, so the row that is lung tells the votes that were needed.
+    # Member k predicts rows 10 k and below, so the first row of the lung tells the votes that were needed.
     masks = np.stack([rectangle((80, 20), 10 * k, 0, 80, 20) for k in range(found)])
-    mask, _, _ = bag_masks(masks, np.zeros((found, 4), int), np.ones(found), opening=1)
-    assert mask_box(mask)[0] == 10 * (needed - 1)
+    lung = bag_one(masks, BagConfig(opening=1))
+    assert lung is not None and lung.box[0] == 10 * (needed - 1)
 
 
 def test_nothing_survives_where_members_agree_on_no_pixel() -> None:
     masks = np.stack([rectangle((30, 30), 0, 0, 10, 10), rectangle((30, 30), 20, 20, 30, 30)])
-    mask, box, score = bag_masks(masks, np.array([[0, 0, 10, 10], [20, 20, 30, 30]]), np.array([0.8, 0.9]))
-    assert not mask.any() and box == (0, 0, 30, 30) and score == pytest.approx(0.85)
+    assert bag_one(masks, BagConfig()) is None
 
 
 def test_majority_of_few_members() -> None:
@@ -182,8 +190,8 @@ def test_bag_film_works_on_a_crop_as_on_the_whole_film() -> None:
     lungs = bag_film(members, BagConfig())
     assert list(lungs) == [LEFT_LUNG, RIGHT_LUNG]
     for category, masks in ((LEFT_LUNG, left), (RIGHT_LUNG, right)):
-        lung, boxes = lungs[category], np.array([mask_box(mask) for mask in masks])
-        expected, _, _ = bag_masks(np.stack(masks), boxes, np.ones(len(masks)), centred=True)
+        lung = lungs[category]
+        expected = largest_part(naive_opening(np.sum(masks, axis=0) >= 3, BagConfig().opening))
         assert np.array_equal(lung.mask, expected) and lung.box == mask_box(expected)
         assert lung.votes == len(masks) and lung.agreement == pytest.approx(agreement(np.stack(masks)))
     assert lungs[LEFT_LUNG].score == pytest.approx(0.8) and lungs[RIGHT_LUNG].score == pytest.approx(0.8)

@@ -24,6 +24,7 @@ from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation import predictors
 from mask_rcnn.evaluation.film import LUNGS, dice_moved, error_map, is_right, measure_film
+from mask_rcnn.evaluation.over_sets import WHOLE, set_lines, summarise_set
 from mask_rcnn.evaluation.overlap import dice
 from mask_rcnn.evaluation.predictors import Finding
 from mask_rcnn.evaluation.report import compare, csv_text, table_lines, write_worst
@@ -406,7 +407,47 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(
     assert "no such file" in capsys.readouterr().err
     write_rectangles(tmp_path / "data", 1)
     assert script.main(["--weights", str(tmp_path / "none.h5"), "--data", str(tmp_path / "data"), "--device", "cpu"]) == 1
-    assert "none.h5: there is no such file; " in capsys.readouterr().err
+    assert "none.h5: there is no such file or folder; " in capsys.readouterr().err
     with pytest.raises(SystemExit):
         script.main(["--weights", "none.h5", "--data", str(tmp_path), "--spacing", "0"])
     assert "must be above 0" in capsys.readouterr().err
+
+
+def test_several_sets_give_one_table(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A set that holds the heart is judged by its lateral thirds; of a set in the list only its films to report by count."""
+    copy_phantoms(tmp_path / "openist", 3)
+    copy_phantoms(tmp_path / "v7_children", 2)
+    held = sorted((tmp_path / "openist" / "images").glob("*"))[:2]
+    lines = "".join(f"openist,images/{path.name},{why}\n" for path, why in zip(held, ("held", "patient"), strict=True))
+    (tmp_path / "held_out.csv").write_text(f"set,file,why\n{lines}")
+    unet = Path(script.__file__).parents[1] / "models" / "unet" / "efficientnetb0.weights.h5"
+    arguments = ["--unet", str(unet), "--data", str(tmp_path / "openist"), str(tmp_path / "v7_children"),
+                 "--held-out", str(tmp_path / "held_out.csv"), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert script.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "openist      whole lungs    1" in printed and "v7_children  lateral third  2" in printed
+    assert "2 sets, 3 films: 0 with a lung below 0.90, least mean 0.9" in printed
+    content = json.loads((tmp_path / "out" / "sets.json").read_text())
+    assert [(one["set"], one["films"], one["failed"], one["missed"]) for one in content["sets"]] == [
+        ("openist", 1, 0, 0), ("v7_children", 2, 0, 0)]  # fmt: skip
+    for one in content["sets"]:
+        with (tmp_path / "out" / one["set"] / "films.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        column = "dice_left" if one["set"] == "openist" else "third_left"
+        assert len(rows) == one["films"]
+        assert one["left"]["mean"] == pytest.approx(np.mean([float(row[column]) for row in rows]), abs=1e-6)
+
+
+def test_what_sets_come_to() -> None:
+    rows = [{"third_left": left, "third_right": right, "missed": 0, "swapped": 0}
+            for left, right in ((0.95, 0.89), (0.97, math.nan), (0.9, 0.99))]
+    one = summarise_set("a", rows, ("third_left", "third_right"))
+    assert one["measure"] == "lateral third" and one["films"] == 3 and one["failed"] == 1
+    assert one["left"]["mean"] == pytest.approx(0.94) and one["right"]["mean"] == pytest.approx(0.94)
+    low, high = one["left"]["interval"]
+    assert 0.899 <= low < 0.94 < high <= 0.971
+    nobody = summarise_set("b", [{"dice_left": math.nan, "dice_right": 0.5, "missed": 1, "swapped": 0}], WHOLE)
+    assert nobody["left"] == {"mean": None, "interval": None} and nobody["missed"] == nobody["failed"] == 1
+    heading, _, second, last = set_lines([one, nobody])
+    assert "a lung below 0.90" in heading and "undefined" in second
+    assert last == "2 sets, 4 films: 2 with a lung below 0.90, least mean 0.5000, mean of means 0.7933"

@@ -313,7 +313,8 @@ def test_a_header_that_claims_too_much_costs_no_memory(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     code = """
 import resource, sys
-from mask_rcnn.radiograph import FilmError, read_film
+from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.radiograph import read_film
 def peak(paths):
     for path in paths:
         try:

@@ -15,21 +15,23 @@ from typing import Any
 import numpy as np
 import pytest
 from keras_2 import write_legacy
+from lines import problems
 from PIL import Image
 from pycocotools.coco import COCO
 
-from mask_rcnn.commands import inference as inference_command
-from mask_rcnn.commands.devices import DeviceError, choose_device
-from mask_rcnn.commands.inference import find_films, main
+from mask_rcnn.commands.inference import main
 from mask_rcnn.config import QualityConfig, config_from_dict
 from mask_rcnn.dataset.coco import to_xywh
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.inference import outputs
+from mask_rcnn.inference.sources import find_films
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.names import result_names
 from mask_rcnn.results.records import review_reasons
 from mask_rcnn.results.tables import COLUMNS
+from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.utils import mask_box
 
 ROOT = Path(__file__).parents[1]
@@ -240,7 +242,7 @@ def test_bad_files_are_named_and_the_rest_goes_on(
     (source / "notes.txt").write_text("no film by its name: passed over")
     shutil.copy(PHANTOMS[3], source / "caf\udce9.png")  # a name in Latin-1, as old archives have them
     assert run(weights[:1], source, tmp_path / "out") == 0
-    errors = capsys.readouterr().err.splitlines()
+    errors = problems(capsys.readouterr().err)
     assert errors.pop(0) == f"{source}: passed over 1 .txt; no films by their place or name"
     assert len(errors) == 4 and all(line.startswith("skipped ") and "; " in line for line in errors)
     rows, _, provenance = tables(tmp_path / "out")
@@ -375,6 +377,67 @@ def test_no_table_lists_it_and_no_folder_holds_it(
     assert files_below(kept) == {name: whole[name] for name in gone}
 
 
+def test_what_is_saved(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a run did not save, another adds from the records: no film is predicted twice, and the files are the same."""
+    from mask_rcnn.inference import run as inference_run
+
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert run(weights[:1], source, whole) == 0
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    assert f"{out}: masks/, results.json, " in capsys.readouterr().out
+    assert tables(out)[2]["save"] == ["masks"] and not (out / "overlays").exists()
+    masks = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
+    with monkeypatch.context() as patch:
+        patch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+        assert run(weights[:1], source, out, "--save", "overlays,masks") == 0
+    assert "3 films lack some of masks, overlays, which are made from their records" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in masks} == masks, "nothing is written twice"
+    names = [name for name in files_below(whole) if name != "run.json"]
+    found, expected = files_below(out), files_below(whole)
+    assert {name: found[name] for name in names} == {name: expected[name] for name in names}
+    # A film that changed: its overlay, which is not saved any more, does not stay among those of the others.
+    shutil.copy(PHANTOMS[5], source / "a" / "one.png")
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    assert not (out / "overlays" / "a" / "one.png").exists() and (out / "overlays" / "b" / "three.png").exists()
+    (kept,) = out.glob("earlier-*")
+    assert files_below(kept) == {"overlays/a/one.png": expected["overlays/a/one.png"]}
+
+
+def test_several_sources(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Films of equal paths in two folders have results of their own; one that is given twice is taken once."""
+    other, out = tmp_path / "other" / "films", tmp_path / "out"
+    (other / "a").mkdir(parents=True)
+    shutil.copy(PHANTOMS[9], other / "a" / "one.png")
+    (other / "torn.png").write_bytes(b"torn")
+    given = ["--weights", str(Path(weights[0]).parent), "--out", str(out), "--device", "cpu", "--set", "bag.min_agreement=0"]
+    sources = ["--src", str(source), str(other), "--src", str(source / "a" / "*.png")]
+    assert main([*given, *sources]) == 0
+    rows, found, provenance = tables(out)
+    names = [row["file"] for row in rows]
+    assert len(set(names)) == len({row["result"] for row in rows}) == len({row["image_id"] for row in rows}) == 4
+    assert names[0] == "films/a/one.png" and names[-1] == "other/films/a/one.png"
+    for row in rows:
+        film = other / "a" / "one.png" if row["file"].startswith("other/") else source / row["file"].split("/", 1)[1]
+        with Image.open(out / "masks" / row["result"]) as mask:
+            assert np.asarray(mask).shape == read_film(film).shape
+    assert [entry["file"] for entry in provenance["skipped"]] == ["other/films/torn.png"]
+    assert rows[0]["members"] == "2" and {entry["image_id"] for entry in found} <= {int(row["image_id"]) for row in rows}
+    capsys.readouterr()
+    assert main([*given, *sources, "-q"]) == 0
+    out_lines, err = capsys.readouterr()
+    assert len(out_lines.splitlines()) == 3 and len(err.splitlines()) == 1 and "torn.png" in err
+    assert tables(out)[0] == rows
+    (tmp_path / "empty").mkdir()
+    assert main([*given, "--src", str(tmp_path / "empty"), str(tmp_path / "empty")]) == 1
+    assert "none of the sources holds a film" in capsys.readouterr().err
+    assert main([*given, "--src", f"{tmp_path}/absent*"]) == 1
+    assert "matches no file; check the pattern given to --src" in capsys.readouterr().err
+
+
 def test_ctrl_c_leaves_whole_tables(
     weights: list[str],
     source: Path,
@@ -382,7 +445,7 @@ def test_ctrl_c_leaves_whole_tables(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    out, draw, drawn = tmp_path / "out", inference_command.overlay, []
+    out, draw, drawn = tmp_path / "out", outputs.overlay, []
 
     def draw_two(*arguments: Any) -> np.ndarray:
         if len(drawn) == 2:
@@ -390,7 +453,7 @@ def test_ctrl_c_leaves_whole_tables(
         drawn.append(arguments)
         return draw(*arguments)
 
-    monkeypatch.setattr(inference_command, "overlay", draw_two)
+    monkeypatch.setattr(outputs, "overlay", draw_two)
     assert run(weights[:1], source, out) == 130
     assert "the same command goes on" in capsys.readouterr().err
     rows, found, provenance = tables(out)
@@ -410,11 +473,11 @@ def test_bad_weights_are_left_out(
     shutil.copy(weights[0], copy)
     pattern = str(Path(weights[0]).parent / "member_*.weights.h5")  # as a shell without globs hands it over
     assert run([*weights, str(tmp_path / "absent.weights.h5")], source, tmp_path / "out") == 1
-    (error,) = capsys.readouterr().err.splitlines()
-    assert "absent.weights.h5: there is no such file; " in error and not (tmp_path / "out").exists()
+    (error,) = problems(capsys.readouterr().err)
+    assert "absent.weights.h5: there is no such file or folder; " in error and not (tmp_path / "out").exists()
     given = [pattern, str(torn), str(copy)]
     assert run(given, source / "a" / "one.png", tmp_path / "out") == 0
-    errors = capsys.readouterr().err.splitlines()
+    errors = problems(capsys.readouterr().err)
     assert len(errors) == 2 and all(line.startswith("left out ") for line in errors)
     assert "torn.weights.h5" in errors[0] and "same weights" in errors[1]
     rows, _, provenance = tables(tmp_path / "out")
@@ -426,8 +489,8 @@ def test_members_of_two_lateralities_are_refused(
 ) -> None:
     by_image = save_network(tmp_path / "image.weights.h5", seed=3, laterality="image")
     assert run([*weights[:1], str(by_image)], source, tmp_path / "out") == 1
-    line = capsys.readouterr().err
-    assert "laterality " in line and "one kind only" in line and line.count("\n") == 1
+    (line,) = problems(capsys.readouterr().err)
+    assert "laterality " in line and "one kind only" in line
     assert not (tmp_path / "out").exists()
     # Alone they are as good as any, and every file says by which names the lungs go.
     assert run([str(by_image)], source / "a" / "one.png", tmp_path / "out") == 0
@@ -444,7 +507,7 @@ def test_a_checkpoint_of_the_reference(source: Path, tmp_path: Path) -> None:
     """Given as ``old/*.h5``; its architecture is told from the file, its lungs are named by image side."""
     from mask_rcnn.model import MaskRCNN
 
-    sizes = {"backbone": "resnet101", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
+    sizes = {"backbone": "resnet50", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
              "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8}
     model = MaskRCNN(config_from_dict({"network": sizes}))
     layers = model.network.named_layers()
@@ -475,15 +538,11 @@ def test_where_nothing_can_be_done(
         "no weights that can be used": ([str(tmp_path / "file")], source, out),
         "is no image": (weights[:1], tmp_path / "bad", out),
         "cannot be written": (weights[:1], source, tmp_path / "file" / "out"),
-        "unknown; give auto": (weights, source, out, "--device", "tpu"),
     }
     for reason, arguments in failures.items():
         assert run(*arguments) == 1
         errors = capsys.readouterr().err
         assert reason in errors and "Traceback" not in errors
-    with pytest.raises(SystemExit) as error:
-        run(weights, source, out, "--batch", "0")
-    assert error.value.code == 2
 
 
 def test_device_names() -> None:
@@ -516,8 +575,8 @@ def test_find_film_paths(tmp_path: Path) -> None:
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
     found = find_film_paths(tmp_path, skip=[tmp_path / "out"])
     assert [path.relative_to(tmp_path).as_posix() for path in found] == sorted(kept)
-    assert len(find_films(tmp_path, out=tmp_path / "out").films) == len(kept), "earlier results are no films"
-    assert len(find_films(tmp_path, out=tmp_path).films) == len(kept) + 1, "results beside the films do not hide them"
+    assert len(find_films([tmp_path], out=tmp_path / "out").films) == len(kept), "earlier results are no films"
+    assert len(find_films([tmp_path], out=tmp_path).films) == len(kept) + 1, "results beside the films do not hide them"
     assert find_film_paths(tmp_path / "b.tiff") == [tmp_path / "b.tiff"]
     assert find_film_paths(tmp_path / "a" / "masks") == [tmp_path / "a" / "masks" / "film.png"], "asked for by name"
 

@@ -14,6 +14,7 @@ from contract import call, check_contract
 
 from mask_rcnn.config import Config, DetectionConfig, NetworkConfig, ProposalConfig, TargetConfig
 from mask_rcnn.network.layers import (
+    LARGEST_LOG_SCALE,
     NEVER,
     apply_deltas,
     box_area,
@@ -29,7 +30,7 @@ from mask_rcnn.network.layers import (
     refine_detections,
     widen_boxes,
 )
-from mask_rcnn.utils import apply_box_deltas, box_refinement, norm_boxes
+from mask_rcnn.utils import box_refinement, norm_boxes
 
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "components.npz"))
 CONFIG = Config()
@@ -65,9 +66,24 @@ class TestBoxes:
         for film in (0, 1):
             scaled = box_refinement(boxes[film], targets[film]) / np.array(BOX_STD)
             np.testing.assert_allclose(deltas[film], scaled, rtol=1e-3, atol=1e-4)
-            moved = apply_box_deltas(boxes[film], deltas[film] * np.array(BOX_STD))
+            moved = naive.move_all(boxes[film], deltas[film] * np.array(BOX_STD))
             np.testing.assert_allclose(back[film], moved, atol=1e-5)
         np.testing.assert_allclose(back, targets, atol=1e-4)
+
+    def test_moving_equals_the_reference(self) -> None:
+        moved = call(lambda a, d: apply_deltas(a, d, (1, 1, 1, 1)), GOLDEN["boxes_a"], GOLDEN["deltas"])
+        np.testing.assert_allclose(moved, GOLDEN["apply_box_deltas"], atol=1e-6)
+
+    def test_a_box_grows_to_a_limit_and_no_further(self) -> None:
+        boxes = np.tile(np.array([0.4, 0.4, 0.6, 0.6], np.float32), (6, 1))
+        scales = np.array([-9, 0, LARGEST_LOG_SCALE - 1e-3, LARGEST_LOG_SCALE, LARGEST_LOG_SCALE + 1e-3, 1e4])
+        deltas = np.zeros((6, 4), np.float32)
+        deltas[:, 2], deltas[:, 3] = scales / BOX_STD[2], scales[::-1] / BOX_STD[3]
+        moved = check_contract(lambda a, d: apply_deltas(a, d, BOX_STD), boxes, deltas, tolerance=1e-4)
+        sizes = 0.2 * np.exp(np.minimum(scales, np.log(62.5)))
+        np.testing.assert_allclose(moved[:, 2] - moved[:, 0], sizes, rtol=1e-3)
+        np.testing.assert_allclose(moved[:, 3] - moved[:, 1], sizes[::-1], rtol=1e-3)
+        assert sizes[-1] == pytest.approx(12.5) and sizes[2] < sizes[3] == sizes[4]
 
     def test_padding_encodes_as_zeros(self) -> None:
         boxes = np.array(

@@ -234,3 +234,16 @@ class TestSlopes:
         gradient = slope(losses.mrcnn_mask_loss, truth, predicted)
         assert not gradient[..., 0].any()
         np.testing.assert_allclose(gradient[0, 0, 0, :, 1] * 5, 1 / (1 + np.exp(-logits)) - 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_proposal_that_is_not_finite_shows_in_a_loss_wherever_it_is(wrong: float) -> None:
+    """``train.py`` stops at a loss that is not finite; a neutral anchor's proposal counts in none of the means."""
+    match = np.zeros((1, 6), np.int32)
+    match[0, :2] = 1, -1
+    deltas, logits = np.zeros((1, 6, 4), np.float32), np.zeros((1, 6, 2), np.float32)
+    targets = np.zeros((1, 3, 4), np.float32)
+    assert np.isfinite(call(losses.rpn_bbox_loss, targets, match, deltas))
+    deltas[0, 4, 3], logits[0, 4, 1] = wrong, wrong
+    assert not np.isfinite(call(losses.rpn_bbox_loss, targets, match, deltas))
+    assert not np.isfinite(call(losses.rpn_class_loss, match, logits))

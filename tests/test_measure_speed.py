@@ -24,7 +24,7 @@ def test_every_kind_of_layer(script: ModuleType) -> None:
     x = keras.layers.Conv2DTranspose(5, 2, strides=2)(x)  # 4 x 4 places of 2 x 2 x 4 x 5
     x = keras.layers.Dense(6)(keras.layers.Flatten()(x))  # 8 x 8 x 5 x 6
     expected = 2 * (16 * 3 * 3 * 3 * 4 + 16 * 2 * 2 * 4 * 5 + 8 * 8 * 5 * 6)
-    assert script._operations(keras.Model(image, x)) == expected
+    assert script._flops(keras.Model(image, x)) == expected
 
 
 def test_of_a_network(script: ModuleType) -> None:
@@ -33,7 +33,7 @@ def test_of_a_network(script: ModuleType) -> None:
         "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
     }
     config = config_from_dict({"network": small, "proposals": {"inference_count": 10}, "detection": {"max_instances": 2}})
-    parts = script.count_operations(Network(config))
+    parts = script.count_flops(Network(config))
     cells = 16**2 + 8**2 + 4**2 + 2**2 + 1
     assert parts["proposals"] == 2 * cells * (9 * 8 * 8 + 8 * 6 + 8 * 12)
     assert parts["boxes"] == 10 * 2 * (49 * 8 * 16 + 16 * 16 + 16 * 3 + 16 * 12)

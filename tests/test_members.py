@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,13 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     model.save(paths[1])
     tiny.build_sober(tiny.drawing_all_config(optimiser="adam")).save(paths[2])
     return paths
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNN, "load", staticmethod(tiny.refilled(MaskRCNN.load)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +106,9 @@ def test_the_order_they_are_given_in_changes_nothing(bag: list[Path], monkeypatc
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("absent.weights.h5", "absent.weights.h5: there is no such file; check the path"),
+        ("absent.weights.h5", "absent.weights.h5: there is no such file or folder; check the path"),
         ("absent_*.h5", "matches no file; check the pattern"),
-        ("", r"is a folder; give its files, --weights .*/\*.h5"),
+        ("empty", r"empty: holds no \*\.h5 or \*\.hdf5; check the folder given to --weights"),
     ],
 )
 def test_what_is_not_there_stops_before_anything_is_loaded(
@@ -108,6 +116,7 @@ def test_what_is_not_there_stops_before_anything_is_loaded(
 ) -> None:
     monkeypatch.setattr(MaskRCNN, "load", lambda *_, **__: pytest.fail("loaded"))
     path = bag[0].parent / given
+    (bag[0].parent / "empty").mkdir(exist_ok=True)
     with pytest.raises(members.InferenceError, match=said):
         members.load_members([str(bag[0]), str(path)])
 

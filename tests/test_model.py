@@ -94,10 +94,7 @@ def frozen() -> MaskRCNN:
 
 def belongs(layer: str, group: str) -> bool:
     """Whether a layer learns in a group, spelt out."""
-    if group == "all" or layer.startswith(("mrcnn_", "rpn_", "fpn_")):
-        return True
-    stages = {"heads": "", "3+": "345", "4+": "45", "5+": "5"}[group]
-    return any(layer.startswith((f"res{stage}", f"bn{stage}")) for stage in stages)
+    return group == "all" or layer.startswith(("mrcnn_", "rpn_", "fpn_"))
 
 
 class TestLayerGroups:
@@ -117,11 +114,11 @@ class TestLayerGroups:
 
     def test_groups_grow(self, frozen: MaskRCNN) -> None:
         names = frozen.network.named_layers()
-        sizes = [sum(belongs(name, group) for name in names) for group in ("heads", "5+", "4+", "3+", "all")]
-        assert sizes == sorted(set(sizes)) and sizes[-1] == len(names)
+        heads, everything = (sum(belongs(name, group) for name in names) for group in ("heads", "all"))
+        assert 0 < heads < everything == len(names)
 
     def test_an_unknown_group_is_refused(self, frozen: MaskRCNN) -> None:
-        with pytest.raises(ValueError, match=r"layers must be one of heads, 3\+, 4\+, 5\+, all, not 'head'"):
+        with pytest.raises(ValueError, match="layers must be one of heads, all, not 'head'"):
             frozen.compile(0.001, "head")
 
 
@@ -319,8 +316,8 @@ class TestUnmold:
         }
 
 
-def test_films_that_are_not_8_bit_are_not_looked_at() -> None:
+def test_films_that_are_not_8_bit_are_not_looked_at(frozen: MaskRCNN) -> None:
     film = np.full((60, 48), 200, np.uint8)
     for wrong in (film / 255, film.astype(np.uint16) * 256):
         with pytest.raises(TypeError, match=f"films must be uint8 grey levels, not {wrong.dtype}"):
-            MaskRCNN(tiny_config()).detect([film, wrong])
+            frozen.detect([film, wrong])

@@ -166,7 +166,7 @@ def test_hostile_segmentations_take_no_memory(tmp_path: Path) -> None:
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(cases))
     code = (
-        "import json, sys; from mask_rcnn.coco import compress\n"
+        "import json, sys; from mask_rcnn.dataset.run_lengths import compress\n"
         "for case in json.load(open(sys.argv[1])):\n"
         "    try:\n        compress(case, (64, 64))\n        print('read', case)\n    except ValueError:\n        pass\n"
     )

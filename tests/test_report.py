@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from stand_in import draw_film, load_stand_in, write_weights
+from stand_in import STANDS_IN, draw_film, write_weights
 
-from create_dataset import command
 from create_dataset.assemble import JudgedFilm
 from create_dataset.charts import HEIGHT, WIDTH, histogram, strip, summary
 from create_dataset.command import main
@@ -75,7 +74,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     (films / "empty.png").touch()
     weights = write_weights(root / "dark.weights.h5")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "load_unet", load_stand_in)
+        for replacement in STANDS_IN:
+            patch.setattr(*replacement)
         (empty := root / "a <b>folder</b> without films").mkdir(parents=True)
         sources = [str(root / "src"), str(empty)]
         assert main(["--src", *sources, "--out", str(root / "out"), "--unet", str(weights)]) == 0

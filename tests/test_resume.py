@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stand_in import DarkFields, draw_film, load_stand_in, write_weights
+from stand_in import STANDS_IN, DarkFields, draw_film, write_weights
 
-from create_dataset import command, pipeline
+from create_dataset import pipeline, run as dataset_run
 from create_dataset.assemble import DATASET, TABLE
-from create_dataset.command import JOURNAL, main
+from create_dataset.command import main
 from create_dataset.report import REPORT
+from create_dataset.run import JOURNAL
 from create_dataset.sources import Source, find_films
 from mask_rcnn.dataset.coco import read_dataset
 from mask_rcnn.run.folder import sole_run
@@ -36,7 +37,8 @@ FILMS = 20
 @pytest.fixture(autouse=True)
 def films_asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Puts the stand-in in the U-Net's place, and counts the films that it is asked about."""
-    monkeypatch.setattr(command, "load_unet", load_stand_in)
+    for replacement in STANDS_IN:
+        monkeypatch.setattr(*replacement)
     asked: list[int] = []
     ask = pipeline.predict_votes
 
@@ -79,7 +81,8 @@ def outcome(out: Path) -> dict[str, str]:
 def undisturbed(source: Path) -> dict[str, str]:
     out = source.parent / "undisturbed"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "load_unet", load_stand_in)
+        for replacement in STANDS_IN:
+            patch.setattr(*replacement)
         assert main(arguments_for(source, out)) == 0
     assert len(read_dataset(out / DATASET)["images"]) == FILMS
     return outcome(out)
@@ -176,13 +179,13 @@ def test_out_of_disk_nothing_is_lost(
             with files_of_at_most(len(undisturbed[DATASET]) // 3):
                 status = main(arguments)
         else:
-            work = getattr(command, written[full_at])
+            work = getattr(dataset_run, written[full_at])
 
             def on_full_disk(*given: Any) -> None:
                 with files_of_at_most(500):
                     work(*given)
 
-            patch.setattr(command, written[full_at], on_full_disk)
+            patch.setattr(dataset_run, written[full_at], on_full_disk)
             status = main(arguments)
     assert status == 1
     errors = capsys.readouterr().err

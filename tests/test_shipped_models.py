@@ -16,6 +16,7 @@ from films import write_dicom
 from PIL import Image
 
 from mask_rcnn.commands import inference as inference_command
+from mask_rcnn.config import load_config
 from mask_rcnn.evaluation.overlap import dice, laterality_swapped
 from mask_rcnn.lungs import CATEGORIES
 
@@ -98,3 +99,28 @@ def test_mirrored_films_are_noticed_or_turned(
         assert row["turned"] == turned and (int(row["height"]), int(row["width"])) == found.shape == truth.shape
         assert all(dice(found == category, truth == category) > 0.9 for category in CATEGORIES), name
         assert row["reasons"] == ("a lateral film by its ViewPosition (LL)" if name == "lateral" else ""), name
+
+
+def test_a_trained_network_leaves_no_positive_place_to_padding() -> None:
+    """So no padded RoI enters the batch statistics of its heads at the end of a training (``layers.detection_targets``)."""
+    from mask_rcnn.dataset.batches import TrainingBatches
+    from mask_rcnn.dataset.sources import read_records
+    from mask_rcnn.dataset.training_films import load_films
+    from mask_rcnn.model import MaskRCNN
+    from mask_rcnn.network.layers import detection_targets
+
+    config = load_config("lungs_small")
+    films = load_films(read_records(PHANTOMS, config.laterality)[:4], config.network.image_size)
+    inputs, _ = TrainingBatches(films, config, 0, augment=True)[0]
+    padded = {}
+    for kind in ("random", "trained"):
+        model = MaskRCNN(config)
+        if kind == "trained":
+            model.load_weights(ROOT / "models" / "lungs_small_1.weights.h5")
+        network = model.network
+        scored = network.score_anchors(network.pyramid(inputs["images"], training=False))
+        proposals = network.proposals(*scored, config.proposals.training_count)
+        truth = (inputs[name] for name in ("class_ids", "boxes", "masks"))
+        sampled = detection_targets(proposals, *truth, config, network.lots)
+        padded[kind] = np.asarray(sampled["class_ids"])[:, : sampled["masks"].shape[1]] < 0
+    assert padded["random"].any() and not padded["trained"].any()

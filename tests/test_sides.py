@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +15,15 @@ import pytest
 from films import film_of, write_dicom
 from PIL import Image
 
+from mask_rcnn.dataset import sides
 from mask_rcnn.dataset.coco import annotation, new_dataset
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.run_lengths import encode_mask
-from mask_rcnn.dataset.sides import are_exchanged, check_sides, on_both_sides, turn_back
+from mask_rcnn.dataset.sides import are_exchanged, check_sides, exif_orientation, on_both_sides, turn_back
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.training_films import load_films
-from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.images import FilmError, open_image
 from mask_rcnn.films.radiograph import read_labels
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 
@@ -145,6 +149,33 @@ def test_films_that_exif_turns(tmp_path: Path, orientation: int) -> None:
         with pytest.raises(DatasetError) as caught:
             load(source)
         assert str(caught.value).startswith(f"{source}: EXIF turns 4 films and not their masks, the first film_1.jpg, ")
+
+
+def test_a_film_is_decoded_for_its_orientation_only_where_it_holds_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exif, film = Image.Exif(), Image.fromarray(phantom(1)[0])
+    exif[0x0112] = 3
+    packet = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="3"/></x:xmpmeta>'
+    for suffix in ("jpg", "png"):
+        film.save(tmp_path / f"plain.{suffix}")
+        film.save(tmp_path / f"turned.{suffix}", exif=exif)
+    film.save(tmp_path / "turned_by_xmp.jpg", xmp=packet)
+    content, body = (tmp_path / "plain.png").read_bytes(), exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    (tmp_path / "turned_behind_the_pixels.png").write_bytes(content[:-12] + chunk + content[-12:])
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    opened = []
+
+    def open_and_note(path: Path) -> AbstractContextManager[Image.Image]:
+        opened.append(path.name)
+        return open_image(path)
+
+    monkeypatch.setattr(sides, "open_image", open_and_note)
+    for path in sorted(tmp_path.iterdir()):
+        is_turned = path.name.startswith("turned")
+        assert exif_orientation(path) == (3 if is_turned else 1) and (path.name in opened) == is_turned, path
+    assert exif_orientation(tmp_path / "absent.png") == 1
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,15 +20,20 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from lines import problems
 from PIL import Image
+from script import copy_phantoms
 
 from mask_rcnn.commands import train as train_command
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
 from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
-from mask_rcnn.model import MaskRCNN
+from mask_rcnn.model import MaskRCNN, Network
 from mask_rcnn.network.losses import LOSS_NAMES
-from mask_rcnn.training import run_folder as training_run
+from mask_rcnn.training import bag as training_bag, run_folder as training_run
+from mask_rcnn.training.films import Films
+from mask_rcnn.training.report import epoch_line
+from mask_rcnn.training.validation import validation_dice
 from mask_rcnn.weights.checkpoint import CheckpointError, read_config, read_notes
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
@@ -117,6 +123,28 @@ def stopped(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Train
     return folder, command, [train_command.main(command)]
 
 
+def test_the_output_of_a_training_is_a_short_line_an_epoch(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Into files, without bars and carriage returns; with -q the weights' path alone."""
+    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0, "all_epochs": 2})
+    assert train_command.main(command_in(tmp_path, config)) == 0
+    out, err = capfd.readouterr()
+    assert "\r" not in out + err and "\b" not in out + err
+    number = r"\d+\.\d{3}"
+    epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
+    assert len(epochs) == 2 and max(map(len, epochs)) < 120
+    line = rf"tiny_1: epoch %d/2, loss {number}, validation {number}, Dice left {number} right {number}, \d+ (s|min)"
+    assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 2, epochs[1])
+    logged = [json.loads(line) for line in (tmp_path / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
+    assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 2
+    assert problems(err) == [] and "compiling" in err
+    (tmp_path / "models" / "tiny_1.weights.h5").unlink()
+    assert train_command.main([*command_in(tmp_path, config), "-q"]) == 0
+    weights = tmp_path / "models" / "tiny_1.weights.h5"
+    assert tuple(capfd.readouterr()) == (f"tiny_1: written to {weights}\n", "")
+
+
 def test_a_stopped_training_ends_with_the_bytes_of_an_undisturbed_one(trained: Trained, stopped: Trained) -> None:
     """Optimiser and schedule, what RoIs are sampled, order and changes of the films and batch normalisation all go on."""
     assert trained[2] == stopped[2] == [0]
@@ -130,7 +158,7 @@ def test_ctrl_c_says_how_to_go_on(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train_command, "Films", stop)
+    monkeypatch.setattr(training_bag, "Films", stop)
     assert train_command.main(command_in(tmp_path)) == 130
     assert capsys.readouterr().err == "train: stopped; the same command goes on after the last whole epoch\n"
 
@@ -197,7 +225,7 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     shutil.copytree(PHANTOMS, tmp_path / "phantoms", ignore=shutil.ignore_patterns("*.py"))
     config = load_config(trained[0] / "tiny.yaml")
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(str(tmp_path / "phantoms"),)))
-    films, same = train_command.Films(config), train_command.Films(moved)
+    films, same = Films(config), Films(moved)
     begun = training_run.beginning(films.of_member(1), films.validation, None)
     assert training_run.beginning(same.of_member(1), same.validation, None) == begun
     assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
@@ -211,7 +239,7 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     pixels = np.array(Image.open(mask))
     pixels[:200] = 0
     Image.fromarray(pixels).save(mask)
-    other = train_command.Films(moved)
+    other = Films(moved)
     changed = training_run.beginning(other.of_member(1), other.validation, None)
     assert changed["validation_films"] == begun["validation_films"]
     remedy = f"or delete {runs / 'tiny_1'} to begin anew"
@@ -222,8 +250,8 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     weights = trained[0] / "models" / "tiny_1.weights.h5"
     command = ["--config", str(trained[0] / "tiny.yaml"), "--out", str(tmp_path / "models"), "--runs", str(runs)]
     assert train_command.main([*command, "--device", "cpu", "--weights", str(weights)]) == 1
-    error = capsys.readouterr().err
-    assert "begun with other initial weights (random ones, not " in error and remedy in error and error.count("\n") == 1
+    (error,) = problems(capsys.readouterr().err)
+    assert "begun with other initial weights (random ones, not " in error and remedy in error
 
 
 def test_a_checkpoint_of_an_older_program_is_gone_on_from(
@@ -278,18 +306,28 @@ def test_the_dice_to_validate_by() -> None:
     ]
     model = SimpleNamespace(detect=lambda films: [found[int(film[0, 0])] for film in films])
     films = [SimpleNamespace(film=np.full((8, 8), k, np.uint8), labels=labels) for k, labels in enumerate((both, left))]
-    scores = train_command.validation_dice(model, films)  # type: ignore[arg-type]
+    scores = validation_dice(model, films)  # type: ignore[arg-type]
     half_dice = 2 * 16 / (16 + 32)
     assert scores == pytest.approx({
         "val_dice": (half_dice + 1 + 0) / 3, "val_dice_left_lung": (half_dice + 1) / 2, "val_dice_right_lung": 0})
     empty = SimpleNamespace(film=films[1].film, labels=np.zeros((8, 8), np.uint8))
-    assert train_command.validation_dice(model, [empty]) == {}  # type: ignore
+    assert validation_dice(model, [empty]) == {}  # type: ignore
+
+
+def test_an_epoch_is_one_short_line() -> None:
+    scores = {"loss": 1.23456, "val_loss": 0.9, **{f"{name}_loss": 0.1 for name in ("rpn_class", "mrcnn_mask")},
+              "val_dice": 0.95, "val_dice_left_lung": 0.961, "val_dice_right_lung": 0.9567, "learning_rate": 1e-3}
+    line = epoch_line(3, 21, scores, 63.4)
+    assert line == "epoch 3/21, loss 1.235, validation 0.900, Dice left 0.961 right 0.957, 63 s, 19 min left"
+    assert epoch_line(21, 21, {"loss": 0.5}, 7230) == "epoch 21/21, loss 0.500, 2 h 00 min"
+    assert epoch_line(1, 3, {"loss": 0.5, "val_dice_right_lung": 0.0}, 600) == (
+        "epoch 1/3, loss 0.500, Dice right 0.000, 10 min, 20 min left")
 
 
 KEEP_ON = """
 import itertools, pathlib, sys
 import test_train
-from mask_rcnn import training_run
+from mask_rcnn.training import run_folder as training_run
 from mask_rcnn.config import config_from_dict
 from mask_rcnn.model import MaskRCNN
 run, model = pathlib.Path(sys.argv[1]), MaskRCNN(config_from_dict(test_train.TINY))
@@ -357,9 +395,8 @@ def test_what_cannot_be_done_gets_one_line(
     change: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert train_command.main(command_in(tmp_path, write_config(tmp_path / "tiny.yaml", **change))) == 1
-    error = capsys.readouterr().err
+    (error,) = problems(capsys.readouterr().err)
     assert message in error
-    assert error.count("\n") == 1
     assert not (tmp_path / "models").exists()
 
 
@@ -372,7 +409,7 @@ def test_wrong_settings_get_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_weights_that_are_not_there_stop_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_command, "Films", lambda config: pytest.fail("films are read"))
+    monkeypatch.setattr(training_bag, "Films", lambda config: pytest.fail("films are read"))
     for weights in (tmp_path / "absent.h5", tmp_path):
         assert train_command.main([*command_in(tmp_path), "--weights", str(weights)]) == 1
         assert capsys.readouterr().err == f"train: {weights}: there is no such file; check the path\n"
@@ -384,18 +421,31 @@ def test_too_little_memory_gets_one_line(
     def fill_memory(config: object) -> None:
         np.zeros((2**20, 2**20, 4))
 
-    monkeypatch.setattr(train_command, "Films", fill_memory)
+    monkeypatch.setattr(training_bag, "Films", fill_memory)
     assert train_command.main(command_in(tmp_path)) == 1
-    error = capsys.readouterr().err
-    assert "too little memory; set training.batch_size lower" in error and error.count("\n") == 1
+    (error,) = problems(capsys.readouterr().err)
+    assert "too little memory; set training.batch_size lower" in error
 
 
+@pytest.fixture
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without tracing, which takes longer than a few steps do."""
+    compile_plainly = Network.compile
+
+    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
+        compile_plainly(self, *arguments, **more)
+        self.run_eagerly = True
+
+    monkeypatch.setattr(Network, "compile", compile_eagerly)
+
+
+@pytest.mark.usefixtures("eagerly")
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hot = write_config(tmp_path / "hot.yaml", training={
         "optimiser": "sgd", "schedule": "constant", "learning_rate": 1e30, "heads_epochs": 0, "all_epochs": 1})
     assert train_command.main([*command_in(tmp_path, hot), "--member", "1"]) == 1
-    error = capsys.readouterr().err
-    assert "a loss is not finite at step " in error and "lower training.learning_rate" in error and error.count("\n") == 1
+    (error,) = problems(capsys.readouterr().err)
+    assert "a loss is not finite at step " in error and "lower training.learning_rate" in error
     assert not list((tmp_path / "models").iterdir()) and not (tmp_path / "runs" / "tiny_1" / "last.weights.h5").exists()
 
 
@@ -408,9 +458,8 @@ def test_weights_to_start_from_must_fit(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_imagenet_has_taught_no_trunk_of_this_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_command.main([*command_in(tmp_path), "--weights", "imagenet"]) == 1
-    error = capsys.readouterr().err
+    (error,) = problems(capsys.readouterr().err)
     assert error.startswith("train: imagenet: there are no such weights for resnet26 of backbone_width 4; set")
-    assert error.count("\n") == 1
 
 
 def test_a_member_starts_from_weights_of_other_classes(
@@ -449,3 +498,24 @@ def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest
     assert [seed for seed, _ in shown] == [6, 7, 8]
     for (_, one), (_, other) in itertools.combinations(shown, 2):
         assert not np.array_equal(one, other)
+
+
+def test_films_that_are_held_out_are_not_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = copy_phantoms(tmp_path / "openist", 6)
+    names = [path.name for path in sorted((folder / "images").glob("*"))]
+    held_out = tmp_path / "held_out.csv"
+    held_out.write_text(f"set,file,why\nopenist,images/{names[1]},held\nopenist,images/{names[4]},copy\n")
+    config = config_from_dict({**TINY, "data": {"sources": [str(folder)], "held_out": str(held_out)}})
+    films = Films(config)
+    read = [record.path.name for record in films.read]
+    assert sorted(read) == [names[k] for k in (0, 2, 3, 5)]
+    assert f"{held_out}: 2 of 6 films are held out" in capsys.readouterr().out
+    shown = [*films.of_member(1), *films.validation]
+    assert {film.record.path.name for film in shown} <= set(read)
+
+
+def test_a_list_of_films_that_is_not_there_gets_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = write_config(tmp_path / "tiny.yaml", data={"held_out": str(tmp_path / "absent.csv")})
+    assert train_command.main(command_in(tmp_path, config)) == 1
+    error = capsys.readouterr().err
+    assert "absent.csv: not readable as a table" in error and "make it with scripts/hold_out.py" in error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ import numpy as np
 from mask_rcnn.config import Config, config_from_dict
 from mask_rcnn.model import MaskRCNN
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
+from mask_rcnn.weights.checkpoint import read_config
 
 SIDE = 128
 BATCH = 4
@@ -67,6 +69,20 @@ def build_sober(config: Config, **arguments: Any) -> MaskRCNN:
     kernel = layers["mrcnn_class_logits"].kernel
     kernel.assign(keras.ops.convert_to_numpy(kernel) * np.array([0, 3, 3], np.float32))
     return model
+
+
+def refilled(load: Callable[..., MaskRCNN]) -> Callable[..., MaskRCNN]:
+    """``MaskRCNN.load`` that builds and traces the network of a config and settings once, and fills it anew each time."""
+    built: dict[tuple[Config, tuple[str, ...]], MaskRCNN] = {}
+
+    def load_again(path: str | Path, settings: Sequence[str] = ()) -> MaskRCNN:
+        kind = read_config(path), tuple(settings)
+        if kind not in built:
+            built[kind] = load(path, settings=settings)
+        built[kind].load_weights(path)
+        return built[kind]
+
+    return load_again
 
 
 def draw_film(rng: np.random.Generator, lungs: bool = True) -> tuple[np.ndarray, np.ndarray]:

@@ -6,25 +6,21 @@ Shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.utils import dice
 
 
 def agreement(masks: np.ndarray) -> float:
     """The mean Dice over all pairs of masks, bool [n, height, width]; NaN where there is no pair or all are empty."""
-    flat = np.reshape(masks, (len(masks), -1))
-    areas = np.count_nonzero(flat, axis=1)
-    dices = [
-        2 * np.count_nonzero(flat[i] & flat[j]) / (areas[i] + areas[j])
-        for i in range(len(flat))
-        for j in range(i)
-        if areas[i] + areas[j]
-    ]
-    return float(np.mean(dices)) if dices else float("nan")
+    dices = [dice(masks[i], masks[j]) for i in range(len(masks)) for j in range(i)]
+    defined = [value for value in dices if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def film_agreement(lungs: Mapping[int, Lung], member_count: int) -> float:

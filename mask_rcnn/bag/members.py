@@ -7,7 +7,6 @@ Shapes
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import os
 import sys
@@ -18,12 +17,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from mask_rcnn.config import CLASS_COUNT, READING_SECTIONS, Config, ConfigError, apply_settings, differing_keys
+from mask_rcnn.config import (
+    CLASS_COUNT,
+    READING_SECTIONS,
+    Config,
+    ConfigError,
+    QualityConfig,
+    apply_settings,
+    differing_keys,
+)
+from mask_rcnn.system.console import detail, step
 from mask_rcnn.system.memory import is_out_of_memory
+from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.utils import MoldedFilm, mold_film
 
 if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
     from mask_rcnn.model import MaskRCNN, Prediction
+
+SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that a user of a bag may change: how it reads and judges
 
 
 class InferenceError(ValueError):
@@ -43,31 +54,35 @@ class Member(NamedTuple):
     weights: list[Any] | None = None  # loaded before prediction; None where no other member shares the network
 
 
-def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[Member]:
+def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[str] = ()) -> list[Member]:
     """Loads the networks, in the order of their SHA-256, so that the order in which they are given changes nothing.
 
     A file that is there and cannot be used is named on standard error and left out, and so is one given twice.
 
     Args:
-        patterns: paths, or glob patterns that no shell has expanded.
+        patterns: files, folders of them, or glob patterns that no shell has expanded.
         settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of the files' values; sections ``detection``
             and ``bag``.
 
     Raises:
-        InferenceError: a path is not there or is a folder, a pattern matches nothing, a setting is wrong, none of the files
-            can be used, or they differ in what their classes mean. The first three come before anything is loaded.
+        InferenceError: a path is not there, a folder holds no weights, a pattern matches nothing, a setting is wrong, none
+            of the files can be used, or they differ in what their classes mean. The first three come before anything is
+            loaded.
     """
     from mask_rcnn.weights.checkpoint import CheckpointError
 
     members: list[Member] = []
     networks: dict[Config, MaskRCNN] = {}
-    for path in expand(patterns):
-        try:
-            members.append(_load(path, settings, members, networks))
-        except CheckpointError as error:
-            print(f"left out {error}", file=sys.stderr)
-        except OSError as error:
-            print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
+    paths = expand(patterns)
+    with step(f"loading {len(paths)} network{'s' * (len(paths) != 1)}"):
+        for number, path in enumerate(paths, 1):
+            try:
+                members.append(_load(path, settings, members, networks))
+                detail(f"loaded {path} ({number} of {len(paths)})")
+            except CheckpointError as error:
+                print(f"left out {error}", file=sys.stderr)
+            except OSError as error:
+                print(f"left out {path}: cannot be read ({error.strerror}); check its permissions", file=sys.stderr)
     if not members:
         raise InferenceError("no weights that can be used; give --weights models/*.h5, or train them with train.py")
     members.sort(key=lambda member: member.sha256)
@@ -81,25 +96,26 @@ def load_members(patterns: Sequence[str], settings: Sequence[str] = ()) -> list[
     return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
 
 
-def expand(patterns: Sequence[str]) -> list[str]:
-    """The files that are meant by paths and by glob patterns that no shell has expanded.
+def split_settings(settings: Sequence[str]) -> tuple[QualityConfig, list[str]]:
+    """Settings of the sections ``SETTABLE``: the thresholds of the checks, and the settings that are for the networks.
 
     Raises:
-        InferenceError: a path is not there or is a folder, or a pattern matches nothing.
+        ConfigError: a setting is wrong.
     """
-    return [path for pattern in patterns for path in _matches(pattern)]
+    quality = apply_settings(Config(), settings, SETTABLE).quality
+    return quality, [setting for setting in settings if not setting.startswith("quality.")]
 
 
-def _matches(pattern: str) -> list[str]:
-    paths = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
-    if not paths:
-        if glob.has_magic(pattern):
-            raise InferenceError(f"{pattern}: matches no file; check the pattern given to --weights")
-        raise InferenceError(f"{pattern}: there is no such file; check the path given to --weights")
-    folder = next((path for path in paths if os.path.isdir(path)), None)
-    if folder is not None:
-        raise InferenceError(f"{folder}: is a folder; give its files, --weights {os.path.join(folder, '*.h5')}")
-    return paths
+def expand(patterns: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The files that are meant by paths, by folders of weights, and by glob patterns that no shell has expanded.
+
+    Raises:
+        InferenceError: a path is not there, a folder holds no weights, or a pattern matches nothing.
+    """
+    try:
+        return expand_files(patterns, "--weights", WEIGHTS_ENDINGS)
+    except PathError as error:
+        raise InferenceError(str(error)) from error
 
 
 def _refuse_mixtures(members: Sequence[Member]) -> None:

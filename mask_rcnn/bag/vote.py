@@ -1,12 +1,10 @@
 """Bagging: what several trained networks predict on one film, voted into one left and one right lung.
 
-Bagging is Breiman's (Bagging predictors, Machine Learning 24, 1996): members that differ by the films they learnt from.
+Bagging after Breiman (Bagging predictors, Machine Learning 24, 1996), whose members differ by their training films.
 
 Shapes
     masks   bool [n, height, width], one lung as n members predict it; soft ones float32, probabilities
-    boxes   int [n, 4], (y1, x1, y2, x2) pixels, the lower right corner outside
-    scores  float [n] in [0, 1]
-    support [height, width], how many members call a pixel lung, or their mean probability
+    support [height, width], how many members predict lung at a pixel, or their mean probability
 """
 
 from __future__ import annotations
@@ -18,47 +16,19 @@ import cv2
 import numpy as np
 
 from mask_rcnn.bag.agreement import agreement
-from mask_rcnn.bag.lung import Box, Lung
+from mask_rcnn.bag.lung import Lung
 from mask_rcnn.config import BagConfig
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import mask_box
 
 
-def bag_masks(
-    masks: np.ndarray,
-    boxes: np.ndarray,
-    scores: np.ndarray,
-    min_votes: int = 3,
-    opening: int = 4,
-    centred: bool = False,
-) -> tuple[np.ndarray, Box, float]:
-    """Votes n drawings of one lung into one, exactly as the reference does.
-
-    A pixel is lung where ``min_votes`` members say so, or all n where n is smaller; the voted mask is opened with a
-    square and its largest part (8-connected) is kept.
-
-    Args:
-        masks: bool [n, height, width], n >= 1.
-        boxes: int [n, 4] pixels.
-        scores: float [n].
-        min_votes: members that must agree on a pixel.
-        opening: pixels a side of the square.
-        centred: False opens as the reference does, which moves the mask one pixel down and right where ``opening`` is
-            even: on films of 224 pixels that costs a perfect lung 0.025 Dice (JSRT, mean). True leaves it in place.
-
-    Returns:
-        The mask bool [height, width] (empty where nothing survives), the union of the boxes, the mean score.
-    """
-    mask = _clean(_count_votes(masks) >= min(min_votes, len(masks)), opening, centred)
-    (y1, x1), (y2, x2) = np.min(boxes, axis=0)[:2], np.max(boxes, axis=0)[2:]
-    return mask, (int(y1), int(x1), int(y2), int(x2)), float(np.mean(scores))
-
-
 def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, Lung]:
     """The lungs of one film, from what every member detected on it.
 
-    Of each member the best-scoring detection of each class counts. A pixel that both bagged lungs claim goes to the one
-    with more votes there, then to the one of the higher score, so the masks are disjoint.
+    Of each member the best-scoring detection of each class counts. A pixel is lung where enough of those members predict
+    it that found the lung, or all of them where they are fewer; the voted mask is opened with a square, and its largest
+    part (8-connected) is kept. A pixel that both bagged lungs claim goes to the one with more votes there, then to the one
+    of the higher score, so the masks are disjoint.
 
     Args:
         members: one detection a member, as ``MaskRCNN.detect`` gives it; its masks may be soft.
@@ -82,13 +52,13 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
         top, left = np.maximum(boxes.min(axis=0)[:2] - margin, 0)
         bottom, right = np.minimum(boxes.max(axis=0)[2:] + margin, (height, width))
         window = (slice(top, bottom), slice(left, right))
-        drawn = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
-        masks = _harden(drawn)
+        cropped = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
+        masks = _harden(cropped)
         by_votes = bag.pixels == "votes"
-        counted = _count_votes(masks) if by_votes else drawn.mean(axis=0)
+        counted = _count_votes(masks) if by_votes else cropped.mean(axis=0)
         enough = min(min_votes, len(masks)) if by_votes else 0.5
         mask = np.zeros((height, width), bool)
-        mask[window] = _clean(counted >= enough, bag.opening, centred=True)
+        mask[window] = _clean(counted >= enough, bag.opening)
         if mask.any():
             support[category] = np.zeros((height, width), counted.dtype)
             support[category][window] = counted
@@ -121,16 +91,18 @@ def _count_votes(masks: np.ndarray) -> np.ndarray:
     return votes
 
 
-def _clean(mask: np.ndarray, opening: int, centred: bool) -> np.ndarray:
+def _clean(mask: np.ndarray, opening: int) -> np.ndarray:
+    """The largest part of a mask, opened with a square of ``opening`` pixels a side."""
     square = np.ones((opening, opening), np.uint8)
     # Erosion takes the anchor opening // 2, and the mirrored anchor makes dilation its counterpart. OpenCV's opening,
-    # which the reference calls, takes the same anchor for both, and for an even square that is a shift by a pixel.
-    corner = opening - 1 - opening // 2 if centred else opening // 2
+    # which the reference calls, takes the same anchor for both: for an even square that moves the mask one pixel down and
+    # right, which costs a perfect lung 0.025 Dice on films of 224 pixels (JSRT, mean).
+    corner = opening - 1 - opening // 2
     opened = cv2.dilate(cv2.erode(mask.view(np.uint8), square), square, anchor=(corner, corner))
     count, parts, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
     if count < 2:
         return np.zeros(mask.shape, bool)
-    return parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    return np.asarray(parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
 
 
 def _make_disjoint(lungs: dict[int, Lung], support: Mapping[int, np.ndarray]) -> dict[int, Lung]:

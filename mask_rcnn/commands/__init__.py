@@ -1,1 +1,1 @@
-"""The commands ``train.py`` and ``inference.py``, and the choice of a device."""
+"""The commands ``train.py`` and ``inference.py``: they parse a command line, call the library and print its results."""

@@ -1,4 +1,4 @@
-"""Random changes to a training film: another pose, build, crop, exposure, apparatus or what lies beside the chest.
+"""Random changes to a training film: another pose, build, crop, exposure, illness, apparatus or what lies beside the chest.
 
 Shapes
     film    uint8 [side, side], grey, equalised and fitted to the square, zeros outside its window
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.config import AugmentationConfig
+from mask_rcnn.dataset.illness import make_ill
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
@@ -46,7 +47,7 @@ def augment(
         labels: uint8 [side, side].
         window: where the film lies in the square.
         strengths: of the changes; see ``AugmentationConfig``.
-        rng: all that varies is drawn from it.
+        rng: source of all that varies.
 
     Returns:
         New film and labels, uint8 [side, side], the film equalised anew within its area and zero outside it.
@@ -56,7 +57,10 @@ def augment(
     equips = rng.random() < strengths.apparatus
     # No draw where it is off, so that configs older than it still give the films they gave.
     surrounds = strengths.beside > 0 and rng.random() < strengths.beside
-    changes = moves or shades or equips or surrounds
+    is_ill = strengths.ill > 0 and rng.random() < strengths.ill
+    changes = moves or shades or equips or surrounds or is_ill
+    if is_ill:
+        film, labels = make_ill(film, labels, rng)
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
     elif changes:
@@ -135,7 +139,7 @@ def shade(film: np.ndarray, shading: float, noise: float, rng: np.random.Generat
         film: uint8 [side, side].
         shading: of tilted exposure and soft opacities, share of the grey range; 0 is none.
         noise: largest standard deviation of the grain, share of the grey range; 0 is neither grain nor blur.
-        rng: all that varies is drawn from it.
+        rng: source of all that varies.
 
     Returns:
         uint8 [side, side], not equalised.
@@ -225,7 +229,7 @@ def surround(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
 def _stretch(grey: np.ndarray) -> np.ndarray:
     # Consoles stretch an exposure to the grey range, they do not cut it off at the ends.
     low, high = grey.min(), grey.max()
-    return np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8)
+    return np.asarray(np.round((grey - low) * (255 / max(high - low, 1e-6))).astype(np.uint8))
 
 
 @cache

@@ -26,7 +26,31 @@ from mask_rcnn.utils import mask_box, match_anchors, norm_boxes, pyramid_anchors
 MIN_INSTANCE_AREA = 20  # pixels of the square: what is left of a lung that a crop has all but removed
 
 
-class TrainingBatches(keras.utils.PyDataset):
+class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches that depend on the number of the epoch, ``epoch``, from 0.
+
+    Args:
+        first_epoch: a run that goes on starts where it was left.
+    """
+
+    def __init__(self, first_epoch: int) -> None:
+        super().__init__(workers=1)
+        self.epoch, self._begun = first_epoch, False
+
+    def on_epoch_begin(self) -> None:
+        """Notes that an epoch was begun."""
+        self._begun = True
+
+    def on_epoch_end(self) -> None:
+        """Moves on to the next epoch.
+
+        Keras makes an epoch's first batches before it reports its beginning, so that moving on there would be too late at
+        times; and it reports an end once before there was a beginning.
+        """
+        self.epoch, self._begun = self.epoch + self._begun, False
+
+
+class TrainingBatches(EpochBatches):
     """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
 
     An epoch shows every film once. Where the films do not fill the last batch, the first films of the epoch
@@ -34,18 +58,18 @@ class TrainingBatches(keras.utils.PyDataset):
     ``inputs`` maps names to arrays:
 
     - ``images`` float32 [batch, side, side, 3], equalised films, mean pixel subtracted
-    - ``anchor_match`` int32 [batch, anchors], 1 lung, -1 background, 0 not learnt from
+    - ``anchor_match`` int32 [batch, anchors], 1 lung, -1 background, 0 neutral
     - ``anchor_deltas`` float32 [batch, anchors_per_image, 4], of the positive anchors in order, zero padded
     - ``class_ids`` int32 [batch, max_instances], zero padded
     - ``boxes`` float32 [batch, max_instances, 4], normalised, zero padded
     - ``masks`` uint8 [batch, side, side, max_instances]
 
-    ``targets`` is float32 zeros [batch]: the network computes its own losses, but Keras asks for a target.
+    ``targets`` is float32 zeros [batch]: the network computes its own losses, but Keras requires a target.
     Give ``fit`` ``shuffle=False``, else it visits the batches of an epoch in an order of its own.
 
     Args:
         films: of the network's side; a film may be there several times.
-        config: its network, targets, proposals and training say what a batch holds.
+        config: its network, targets, proposals and training determine what a batch holds.
         seed: of the order, the changes and the anchors.
         augment: True shuffles the films and changes them by ``config.training.augmentation``; False, for
             validation, gives the same batches in every epoch.
@@ -58,19 +82,13 @@ class TrainingBatches(keras.utils.PyDataset):
     def __init__(
         self, films: Sequence[TrainingFilm], config: Config, seed: int, augment: bool, first_epoch: int = 0
     ) -> None:
-        super().__init__(workers=1)
+        super().__init__(first_epoch)
         if not films:
             raise DatasetError("no films to make batches of; check data.sources")
         self.films, self.config, self.seed = films, config, seed
-        self.augment, self.epoch, self._begun = augment, first_epoch, False
+        self.augment = augment
         network = config.network
         self.anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
-
-    def on_epoch_begin(self) -> None:
-        """Moves on to the next epoch, but for the first time, when ``first_epoch`` begins."""
-        # Beginnings are counted since Keras reports the end of an epoch once before there was one.
-        self.epoch += self._begun
-        self._begun = True
 
     def __len__(self) -> int:
         return math.ceil(len(self.films) / self.config.training.batch_size)

@@ -16,7 +16,7 @@ def lung_numbers(path: Path, categories: Sequence[Mapping[str, Any]]) -> dict[An
     """For the id of each category the lung's number here, 0 where it is none.
 
     Raises:
-        DatasetError: the names do not tell the left and the right lung, or one id has two names.
+        DatasetError: the names do not name a left and a right lung, or one id has two names.
     """
     named = {record["id"]: str(record["name"]) for record in categories}
     numbers = {key: _lung_of(name) for key, name in named.items()}
@@ -34,10 +34,10 @@ def lung_numbers(path: Path, categories: Sequence[Mapping[str, Any]]) -> dict[An
 
 
 def _lung_of(name: str) -> int:
-    """The lung that a category's name clearly says, else 0: ``Left Lung``, ``lung_L``, ``rightLung``; no ``left node``."""
+    """The lung that a category clearly names, else 0: ``Left Lung``, ``lung_L``, ``rightLung``; no ``left node``."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     words = re.sub(r"[^a-z]+", " ", re.sub(r"(?i)(left|right)(?=lung)|(lung)(?=left|right)", r"\1\2 ", words).lower())
-    told = set(words.split()) - {"the", "field", "fields", "mask", "region", "area", "patient", "s"}
+    parts = set(words.split()) - {"the", "field", "fields", "mask", "region", "area", "patient", "s"}
     sides = {"left": LEFT_LUNG, "l": LEFT_LUNG, "right": RIGHT_LUNG, "r": RIGHT_LUNG}
-    side = told - {"lung", "lungs"}
-    return sides.get(next(iter(side)), 0) if len(side) == 1 and len(told) == 2 else 0
+    side = parts - {"lung", "lungs"}
+    return sides.get(next(iter(side)), 0) if len(side) == 1 and len(parts) == 2 else 0

@@ -59,7 +59,7 @@ def new_dataset(laterality: str, provenance: dict[str, Any]) -> dict[str, Any]:
 
 
 def made_here(dataset: Mapping[str, Any]) -> bool:
-    """Whether this program made a dataset: then it can be made again, while what a person drew is corrected."""
+    """Whether this program made a dataset: then it can be made again, while a person's annotations are corrected."""
     info = dataset.get("info")
     return isinstance(info, dict) and (info.get("description") == DESCRIPTION or {"program", "laterality"} <= info.keys())
 
@@ -110,7 +110,7 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
     strays = [record["id"] for record in dataset["annotations"] if record["image_id"] not in images]
     if strays:
         raise DatasetError(f"{path}: annotation {strays[0]} belongs to no image; {remedy}")
-    return dataset
+    return dict(dataset)
 
 
 def _check_format(path: Path, dataset: Any) -> None:
@@ -134,7 +134,7 @@ def _whole(value: Any) -> Any:
 
 
 def _check_images(path: Path, images: Sequence[Mapping[str, Any]]) -> None:
-    """Raises a DatasetError where two images have one id: whose the annotations are, nobody can tell."""
+    """Raises a DatasetError where two images have one id: their annotations cannot be told apart."""
     first: dict[Any, Mapping[str, Any]] = {}
     for image in images:
         other = first.setdefault(image["id"], image)

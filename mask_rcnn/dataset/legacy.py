@@ -1,7 +1,7 @@
 """The published dataset JSON: one list of films, their pixels and masks written out as nested lists of numbers.
 
 A film is ``{"instance_info": [INSTANCE, ...], "image": {"original_image": PIXELS}, "image_info": {...}}``; an instance
-has ``class_id`` (0 the background, which says nothing new, 1 and 2 the lungs), a box ``[y_min, x_min, y_max, x_max]``
+has ``class_id`` (0 the background, the rest of the film, 1 and 2 the lungs), a box ``[y_min, x_min, y_max, x_max]``
 whose lower right corner is inside, and ``mask_image``. The lungs are named by image side.
 
 Shapes

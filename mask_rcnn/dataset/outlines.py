@@ -130,14 +130,14 @@ def _decompress(text: str) -> list[int]:
     return [int(value) for value in values]
 
 
-# annotation id, image id, category, polygons, and the film's size where the file says it
+# annotation id, image id, category, polygons, and the film's size where the file holds it
 Outline = tuple[Any, Any, int, list[list[float]], tuple[int, int] | None]
 
 
 def find_units(outlines: Iterable[Outline]) -> tuple[Any, str]:
     """Whether a file's polygons are in pixels, or in shares or percent of the film, as other tools count.
 
-    One outline does not tell: a spot in a corner has small coordinates too. All outlines of a file do: in shares none
+    One outline is not enough: a spot in a corner has small coordinates too. All outlines of a file are: in shares none
     reaches beyond 1, and in percent all lie in a corner of every film where no chest is, and spread there as lungs spread
     over a film.
 

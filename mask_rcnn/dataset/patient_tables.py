@@ -1,4 +1,4 @@
-"""What a table beside the films, ``films.csv`` or ``patients.csv``, says of their patients."""
+"""The patients of films by a table beside them, ``films.csv`` or ``patients.csv``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _PATIENT_COLUMNS = ("patient", "patientid", "patientname", "patientnumber", "pid
 
 
 def read_table(folder: Path, names: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """What the table of a folder, ``films.csv`` or ``patients.csv``, says of the patients of its films.
+    """The patients of a folder's films by its table, ``films.csv`` or ``patients.csv``.
 
     The table has a heading, with a column for the film (``file``, ``image``, ``film``, ``name``, ...: its path, name, or
     name without suffix) and one for the patient (``patient``, ``patient_id``, ``subject``, ...); others do not matter. It is
-    comma, semicolon or tab separated, in UTF-8. A table without a column for the patient says nothing.
+    comma, semicolon or tab separated, in UTF-8. A table without a column for the patient is ignored.
 
     Args:
         folder: that of the source.
         names: the films' paths relative to it.
 
     Returns:
-        The table's name, empty where there is none, and the patient of each film that it tells, by path.
+        The table's name, empty where there is none, and the patient of each film that it lists, by path.
 
     Raises:
         DatasetError: the table cannot be read, has no column for the film, names no film of the folder, or gives one film to
@@ -89,7 +89,7 @@ def _look_up(
 
 
 def is_patient(text: str) -> bool:
-    """Whether a text of a table or a record is somebody, and does not say that the patient is not known."""
+    """Whether a text of a table or a record is somebody, rather than a word for an unknown patient."""
     return any(letter.isalnum() for letter in text) and re.sub(r"[\W_]", "", text.lower()) not in _NOBODY
 
 

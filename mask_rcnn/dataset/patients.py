@@ -1,4 +1,4 @@
-"""Whose a film is: what the user states, else what the names of all films of a source tell.
+"""The patient of a film: by what the user states, else by the names of all films of a source.
 
 Nobody's films may stand on both sides of training and validation, so a patient's films have to be known as such. Two
 mistakes are to be avoided: films of one patient taken for several patients', which flatters every score, and all films of
@@ -28,7 +28,7 @@ _PATIENT_FOLDERS = tuple(re.compile(pattern, re.IGNORECASE) for pattern in (
     rf"p\d+|(?!(?:{_YEAR}|{_DAY})$)\d{{3,}}",
 ))  # fmt: skip
 
-# File names that tell the patient whatever the other names are: Kermany et al. (chest-xray-pneumonia), as Mendeley Data
+# File names that hold the patient whatever the other names are: Kermany et al. (chest-xray-pneumonia), as Mendeley Data
 # has them; ChestX-ray14; the films of one patient day by day in the COVID-19 image data collection (Cohen et al.), from
 # which Kaggle's COVID-19 films come; BIDS; and names that say the word.
 _SURE_NAMES = tuple(re.compile(pattern) for pattern in (
@@ -36,13 +36,13 @@ _SURE_NAMES = tuple(re.compile(pattern) for pattern in (
     r"(.+?)[-_ ]day[-_ ]?\d+", r"(sub-[A-Za-z0-9]+)(?:_|$)",
     r"(?i:((?:patient|pat|pid|person|subject|subj|case|id)(?:[-_ ]?(?:no|nr|id))?[-_ ]?[a-z]?\d+)(?![a-z0-9]{2}))",
 ))  # fmt: skip
-# Names that tell it where folders do not: those of Kermany et al. as Kaggle has them, which some DICOM viewers give to the
+# Names that hold it where folders do not: those of Kermany et al. as Kaggle has them, which some DICOM viewers give to the
 # films of every patient alike; a letter and a number, or a long number, before another one.
 _LIKELY_NAMES = tuple(re.compile(pattern) for pattern in (
     r"(IM-\d+)-\d+", r"([PpSs]\d{2,})[-_ ]", rf"((?!{_DAY}[-_ ])\d{{5,}})[-_ ]\d{{1,3}}$",
 ))  # fmt: skip
 
-# Any other numbering: a number, and after it whatever tells a patient's films apart. The word before the number must not
+# Any other numbering: a number, and after it whatever distinguishes a patient's films. The word before the number must not
 # say that it counts films or sets of them.
 _NUMBERED = re.compile(rf"(\D*(?!{_DAY}(?:\D|$))\d+)(?:[-_ ].+|[A-Za-z])$")
 _COUNTS_OTHERS = re.compile(
@@ -67,7 +67,7 @@ USUAL_FILMS = 20  # of a patient, at most, by the median over a source of unknow
 
 
 def patient_of(file_name: str) -> str:
-    """The patient that a file name alone tells (``person12_virus_34.jpeg``: ``person12``), else the empty text."""
+    """The patient that a file name alone holds (``person12_virus_34.jpeg``: ``person12``), else the empty text."""
     stem = film_stem(file_name.rpartition("/")[2])
     return _first_match(_SURE_NAMES, stem) or _first_match(_LIKELY_NAMES, stem)
 
@@ -83,10 +83,10 @@ def patient_folders(folders: Sequence[str]) -> list[str]:
 
 
 def tell_patients(names: Sequence[str]) -> list[str]:
-    """The patient of each film of a source, by the names of all of them; the empty text where they do not tell.
+    """The patient of each film of a source, by the names of all of them; the empty text where they do not show it.
 
-    The surest way that tells a film's patient counts: names that say it, folders that say it, folders that part the films
-    as patients do, exams, and last what is usual in file names.
+    The surest sign of a film's patient counts: names of patients, folders named after patients, folders that part the
+    films as patients do, exams, and last what is usual in file names.
 
     Args:
         names: the films' paths relative to their source.
@@ -120,7 +120,7 @@ def _telling_folders(name: str) -> list[str]:
 def _by_patient_folders(names: Sequence[str]) -> list[str]:
     """Folders whose names are a patient's.
 
-    Where the folders above count their patients anew, as CDs do that lie side by side, these tell them apart.
+    Where the folders above count their patients anew, as CDs do that lie side by side, these distinguish them.
     """
     paths = [_telling_folders(name) for name in names]
     numbers = {folder for folders in paths for folder in folders if re.fullmatch(r"\d{4}", folder)}
@@ -214,7 +214,7 @@ def _part_as_patients(counts: Mapping[str, int], deep: bool) -> bool:
 
 
 def _by_exams(names: Sequence[str]) -> list[str]:
-    """The films of an exam are one patient's, even where nothing tells which of the exams are."""
+    """The films of an exam are one patient's, even where nothing links a patient's exams."""
     patients = []
     for name in names:
         folders = _telling_folders(name)
@@ -258,7 +258,7 @@ def _by_numbers(names: Sequence[str]) -> list[str]:
 def state_patients(
     names: Sequence[str], fields: Sequence[str], table: tuple[str, Mapping[str, str]], pattern: str
 ) -> list[tuple[str, str]]:
-    """The patient of each film of a source, and what told: the config's pattern, the table, the film's record, or its name.
+    """The patient of each film of a source, and its source: the config's pattern, the table, the film's record, or its name.
 
     Args:
         names: the films' paths relative to their source.
@@ -284,11 +284,11 @@ def state_patients(
 def describe_split(
     films: Iterable[tuple[str, str, str, str]], is_training: Callable[[str], bool]
 ) -> list[str]:
-    """A line for each source: its films and patients, who learns and who validates, and what told the patients.
+    """A line for each source: its films and patients, their split, and where the patients come from.
 
     Args:
-        films: source, path, patient (empty where not known) and what told the patient, of each film.
-        is_training: says of a path whether its film is trained with.
+        films: source, path, patient (empty where not known) and where that comes from, of each film.
+        is_training: whether the film of a path is one to train with.
     """
     sources: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for source, *film in films:

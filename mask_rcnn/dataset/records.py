@@ -2,7 +2,7 @@
 
 Shapes
     film    uint8 [height, width], grey, bones white
-    labels  uint8 [height, width], 0 background, else the category id; of another size than the film where it was drawn so
+    labels  uint8 [height, width], 0 background, else the category id; of another size than the film if annotated so
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class FilmRecord:
     group: str  # films of one group never stand on both sides of the split
     segmentations: tuple[Segmentation, ...] = ()
     mask_path: Path | None = None  # a label mask, instead of segmentations
-    copies: str = ""  # films that share this text are copies, or of one patient, as the dataset JSON says
+    copies: str = ""  # films that share this text are copies, or of one patient, by the dataset JSON
     inverted: bool = False  # whether the file shows bones black
     are_upright: bool = False  # whether the masks lie on the film as a DICOM header turns it, not as it is stored
-    spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, as the dataset JSON says
+    spacing: tuple[float, float] | None = None  # millimetres between the film's rows, and columns, by the dataset JSON
     laterality: str = "patient"  # whose left and right the labels mean, the patient's or the image's
     patient: str = ""  # as far as known, within the source
-    patient_from: str = ""  # what told the patient
+    patient_from: str = ""  # where the patient comes from: a table, the records, ...
     pixels: np.ndarray | None = field(default=None, compare=False, repr=False)  # uint8 [height, width], instead of a file
 
 

@@ -27,7 +27,7 @@ def compress(segmentation: Any, size: Any) -> dict[str, Any]:
 
     Args:
         segmentation: polygons ``[[x, y, x, y, ...], ...]``, whose union counts, or either run-length encoding.
-        size: (height, width) of the film as its record says, which polygons do not.
+        size: (height, width) of the film by its record; polygons have none.
 
     Raises:
         ValueError: it is none of them; the message says why.
@@ -50,4 +50,4 @@ def decode_mask(segmentation: dict[str, Any]) -> np.ndarray:
     """The mask, bool [height, width], of a compressed or uncompressed run-length encoding."""
     if isinstance(segmentation["counts"], list):
         segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    return coco_mask.decode(segmentation).astype(bool)
+    return np.asarray(coco_mask.decode(segmentation).astype(bool))

@@ -1,6 +1,6 @@
-"""Whether the masks of a set are what they claim: a label for each lung, on its side, drawn on the film as it is shown.
+"""Whether the masks of a set are what they claim: a label for each lung, on its side, annotated on the film as it is shown.
 
-One film does not tell: a lung may be missing, a film mirrored. All films of a source do.
+One film is not enough: a lung may be missing, a film mirrored. All films of a source are.
 
 Shapes
     film    uint8 [height, width], grey, bones white
@@ -20,6 +20,7 @@ from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.films.images import FilmError, open_image
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.mending import JPEG_START, PNG_SIGNATURE
 from mask_rcnn.films.names import IMAGE_SUFFIXES
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 
@@ -33,6 +34,8 @@ _EXPECTED = (
     f"{RIGHT_LUNG} ({CATEGORIES[RIGHT_LUNG]})"
 )
 _ORIENTATION = 0x0112  # EXIF 2.3, table 4: 1 is upright
+# In JPEG's APP1 (EXIF 2.3, 4.7.2), PNG's chunk, ImageMagick's text in a PNG, and XMP in a JPEG, which has a tag of its own.
+_EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"Raw profile type exif", b"http://ns.adobe.com/xap")
 _MARGIN = 0.05  # of the film's longer side: how far around a lung it is darker than what surrounds it
 
 
@@ -64,7 +67,7 @@ def are_exchanged(labels: np.ndarray) -> bool | None:
 def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> list[FilmRecord]:
     """The films with one label for both lungs, where these are few in their source.
 
-    Lungs named by image side are not looked at for an exchange: only this program writes such files, and says so in them.
+    Lungs named by image side are not checked for an exchange: this program alone writes such files, and marks them.
 
     Raises:
         DatasetError: a source has one label for both lungs, or its labels exchanged, on too many films for a slip.
@@ -83,11 +86,11 @@ def check_sides(records: Sequence[FilmRecord], labels: Sequence[np.ndarray]) -> 
             )
         doubtful += [records[k] for k in both]
         verdicts = {k: are_exchanged(labels[k]) for k in own if records[k].laterality == "patient"}
-        told = [k for k, verdict in verdicts.items() if verdict is not None]
-        wrong = [k for k in told if verdicts[k]]
-        if 2 * len(wrong) > len(told):
+        judged = [k for k, verdict in verdicts.items() if verdict is not None]
+        wrong = [k for k in judged if verdicts[k]]
+        if 2 * len(wrong) > len(judged):
             raise DatasetError(
-                f"{source}: labels exchanged? {len(wrong)} of {len(told)} films have the lungs on each other's sides, "
+                f"{source}: labels exchanged? {len(wrong)} of {len(judged)} films have the lungs on each other's sides, "
                 f"{_first(records, wrong)}; {_EXPECTED}, or turn films round that are mirrored"
             )
     return doubtful
@@ -98,7 +101,7 @@ def _first(records: Sequence[FilmRecord], chosen: Sequence[int]) -> str:
 
 
 def check_turned(records: Sequence[FilmRecord]) -> None:
-    """Looks at the films that their EXIF tag turns: the masks must be drawn on the turned film.
+    """Checks the films that their EXIF tag turns: the masks must be annotated on the turned film.
 
     A mask of the film as it is stored has its sides exchanged or, where these are alike or the turn is by a half, lies
     where the film is not darker than around.
@@ -113,7 +116,7 @@ def check_turned(records: Sequence[FilmRecord]) -> None:
             continue
         try:
             film, labels, _ = read_annotated(record)
-        except (FilmError, DatasetError):  # whoever loads it will say so
+        except (FilmError, DatasetError):  # loading it will report it
             continue
         if labels.any():
             stored = turn_back(film, orientation)
@@ -129,10 +132,16 @@ def check_turned(records: Sequence[FilmRecord]) -> None:
 
 
 def exif_orientation(path: Path) -> int:
-    """The orientation that a JPEG, PNG or TIFF claims, 1 where it claims none."""
+    """The orientation that a JPEG, PNG or TIFF claims, 1 where it claims none.
+
+    Opening a JPEG or PNG decodes it, which takes as long as reading the film: one that holds no EXIF is not opened.
+    """
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return 1
     try:
+        content = path.read_bytes()
+        if content.startswith((JPEG_START, PNG_SIGNATURE)) and not any(mark in content for mark in _EXIF_MARKS):
+            return 1
         with open_image(path) as image:
             if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
                 return 1  # else Pillow decodes all of it in search of a tag
@@ -143,7 +152,7 @@ def exif_orientation(path: Path) -> int:
 
 
 def turn_back(film: np.ndarray, orientation: int) -> np.ndarray:
-    """A film that was turned as EXIF says, as it is stored."""
+    """A film that was turned by its EXIF, as it is stored."""
     turned = {
         2: film[:, ::-1], 3: film[::-1, ::-1], 4: film[::-1], 5: film.T,
         6: np.rot90(film), 7: film[::-1, ::-1].T, 8: np.rot90(film, -1),

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from mask_rcnn.dataset import legacy
 from mask_rcnn.dataset.coco import made_here, read_dataset
 from mask_rcnn.dataset.errors import DatasetError
@@ -23,20 +21,21 @@ from mask_rcnn.dataset.run_lengths import compress, encode_mask
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.names import film_stem
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.progress import progress
 
 
 def read_records(source: str | Path, laterality: str, patient_pattern: str = "") -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
 
-    A folder's films may lie in folders of their own, ``images/PATIENT/NAME.jpg``; their masks lie likewise. Whose a film is
-    tell, in this order, the pattern, a table ``films.csv`` or ``patients.csv`` in the folder or beside the JSON, the film's
-    record, and the names of all films (``patients.tell_patients``). Films of a patient have one ``group``.
+    A folder's films may lie in folders of their own, ``images/PATIENT/NAME.jpg``; their masks lie likewise. A film's
+    patient comes, in this order, from the pattern, a table ``films.csv`` or ``patients.csv`` in the folder or beside the
+    JSON, the film's record, and the names of all films (``patients.tell_patients``). Films of a patient have one ``group``.
 
     A JSON without ``info.roots`` names its films from its own folder, or from ``images/`` there. A film whose ``quality``
     is not ``accepted`` is left out, and one without annotations is taken to show no lung; a film of a folder without a
     mask is named on standard error and left out, since nobody has said what it shows. A folder's label masks hold the
     patient's sides. The published nested-list JSON always names its lungs by image side; these are exchanged for the
-    patient's where those are asked for.
+    patient's where the config has those.
 
     An annotation that cannot be read costs its film, which is named on standard error and left out; what is wrong with the
     whole file refuses it.
@@ -101,7 +100,7 @@ def _legacy_records(source: Path, laterality: str) -> list[FilmRecord]:
     if laterality == "patient":
         print(f"{source}: names its lungs by image side, as published; they are given the patient's sides")
     records = []
-    for number, item in enumerate(tqdm(legacy.read_films(source), desc=source.name, unit="film", disable=None)):
+    for number, item in enumerate(progress(legacy.read_films(source), name=source.name)):
         segmentations = []
         for image_side, mask in sorted(item.lungs.items()):
             category = LEFT_LUNG + RIGHT_LUNG - image_side if laterality == "patient" else image_side

@@ -17,16 +17,17 @@ from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 
 import numpy as np
-from tqdm import tqdm
 
 from mask_rcnn.dataset.augmentation import Window
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sides import check_sides, check_turned
-from mask_rcnn.films.duplicates import find_groups, fingerprint, join
+from mask_rcnn.films.duplicates import find_groups, fingerprint
+from mask_rcnn.films.groups import Groups
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
+from mask_rcnn.system.progress import progress, warn
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class TrainingFilm:
 
 
 def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
-    """Reads, equalises and fits each film once; a film that is drawn twice is held once.
+    """Reads, equalises and fits each film once; a film that a bootstrap sample holds twice is kept once.
 
     A film that cannot be read, or whose masks do not fit it, is named on standard error and left out.
 
     Raises:
         DatasetError: none could be read; or a source's masks have one label for both lungs, the labels exchanged, or are
-            drawn on films that EXIF turns.
+            annotated on films before EXIF turns them.
     """
     unique = list(dict.fromkeys(records))
     check_turned(unique)
@@ -60,10 +61,10 @@ def load_films(records: Sequence[FilmRecord], side: int) -> list[TrainingFilm]:
 
     loaded: dict[FilmRecord, TrainingFilm] = {}
     with ThreadPool(os.cpu_count()) as pool:  # Pillow and OpenCV let other threads run while they decode
-        progress = tqdm(pool.imap(load, unique), total=len(unique), desc="films", unit="film", disable=None)
-        for record, film in zip(unique, progress, strict=True):
+        read = progress(pool.imap(load, unique), name="films", total=len(unique))
+        for record, film in zip(unique, read, strict=True):
             if isinstance(film, str):
-                tqdm.write(f"left out {film}", file=sys.stderr)
+                warn(f"left out {film}")
             else:
                 loaded[record] = film
     for record in check_sides(list(loaded), [film.labels for film in loaded.values()]):
@@ -95,20 +96,21 @@ def load_film(record: FilmRecord, side: int) -> TrainingFilm:
 def join_copies(films: Sequence[TrainingFilm]) -> list[TrainingFilm]:
     """The same films, copies of a film in one group with it, wherever they come from.
 
-    Sources say little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
-    says nothing of the copies within. What the fingerprints tell is added to the groups and copies that the records
-    tell. A joined group has the first of its names.
+    Sources know little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
+    does not list the copies within. Copies by fingerprint join the groups and copies of the records. A joined group has
+    the first of its names.
     """
-    groups = np.array(find_groups([film.fingerprint for film in films]), int)
+    groups = Groups(len(films))
     first_of: dict[tuple[str, str], int] = {}
-    for index, film in enumerate(films):
-        join(groups, index, first_of.setdefault(("group", film.record.group), index))
+    for index, (film, first) in enumerate(zip(films, find_groups([film.fingerprint for film in films]), strict=True)):
+        groups.join(index, first)
+        groups.join(index, first_of.setdefault(("group", film.record.group), index))
         if film.record.copies:
-            join(groups, index, first_of.setdefault(("copies", film.record.copies), index))
+            groups.join(index, first_of.setdefault(("copies", film.record.copies), index))
     names: dict[int, str] = {}
-    for group, film in zip(groups, films, strict=True):
+    for group, film in zip(groups.firsts(), films, strict=True):
         names[group] = min(film.record.group, names.get(group, film.record.group))
     return [
         replace(film, record=replace(film.record, group=names[group]))
-        for group, film in zip(groups, films, strict=True)
+        for group, film in zip(groups.firsts(), films, strict=True)
     ]

@@ -18,13 +18,9 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.utils import compute_overlaps, mask_box
+from mask_rcnn.utils import compute_overlaps, dice, mask_box
 
-
-def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
-    """Twice the shared area over the sum of both (Dice, Ecology 26, 1945); NaN where both are empty."""
-    both = int(np.count_nonzero(mask_a)) + int(np.count_nonzero(mask_b))
-    return 2 * int(np.count_nonzero(np.logical_and(mask_a, mask_b))) / both if both else float("nan")
+__all__ = ["box_iou", "dice", "iou", "laterality_swapped", "surface_distances"]
 
 
 def iou(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
@@ -74,7 +70,7 @@ def surface_distances(
 def _outline(mask: np.ndarray) -> np.ndarray:
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     inner = cv2.erode(mask.astype(np.uint8), cross, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return mask & (inner == 0)
+    return np.asarray(mask & (inner == 0))
 
 
 def laterality_swapped(found_labels: np.ndarray, true_labels: np.ndarray) -> bool:

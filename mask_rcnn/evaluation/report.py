@@ -20,6 +20,8 @@ import numpy as np
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.dataset.records import read_annotated
 from mask_rcnn.evaluation.film import COLUMNS, LUNGS
+from mask_rcnn.evaluation.lateral import COLUMNS as THIRDS
+from mask_rcnn.evaluation.over_sets import aligned
 from mask_rcnn.evaluation.sets import Evaluation, fit
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
@@ -58,7 +60,7 @@ def write_worst(kept: Evaluation, folder: Path) -> None:
 def csv_text(kept: Evaluation) -> str:
     """A line a network and film; what is undefined is empty."""
     table = io.StringIO()
-    writer = csv.DictWriter(table, ("network", "film", *COLUMNS), lineterminator="\n")
+    writer = csv.DictWriter(table, ("network", "film", *COLUMNS, *THIRDS), lineterminator="\n")
     writer.writeheader()
     for evidence in kept.networks.values():
         for row in evidence.rows:
@@ -90,9 +92,7 @@ def table_lines(summaries: dict[str, dict[str, Any]]) -> Iterator[str]:
                 line.append(f"{calibrated['expected_calibration_error']:.4f}" if calibrated else "")
                 line += [str(summary["missed"]), str(summary["swapped"])]
             lines.append(line + [""] * (len(lines[0]) - len(line)))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        yield "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+    yield from aligned(lines)
 
 
 def error_lines(maps: dict[str, dict[str, list[list[float]]]]) -> Iterator[str]:

@@ -18,6 +18,7 @@ from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.records import AnnotatedFilm, FilmRecord, read_annotated
 from mask_rcnn.evaluation.film import coco_result, dice_moved, error_map, is_right, measure_film
+from mask_rcnn.evaluation.lateral import measure_thirds
 from mask_rcnn.evaluation.predictors import Find, unique_names
 from mask_rcnn.evaluation.summary import average_precision, calibration, drawn_offset, summarise
 from mask_rcnn.films.images import FilmError
@@ -100,7 +101,7 @@ def evaluate(find: Find, judged: str, records: Sequence[FilmRecord], spacing: fl
             evidence = kept.networks.setdefault(network, Evidence())
             for (number, (_, annotated, mm)), finding in zip(batch, findings, strict=True):
                 lungs = {category: fit(lung, annotated.shape) for category, lung in finding.lungs.items()}
-                row = measure_film(lungs, annotated, mm)
+                row = measure_film(lungs, annotated, mm) | measure_thirds(lungs, annotated)
                 evidence.rows.append({"network": network, "film": names[number], **row})
                 for category, maps in evidence.errors.items():
                     if (annotated == category).any():

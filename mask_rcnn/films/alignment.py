@@ -73,7 +73,7 @@ def _larger_first(
 
 def _halve(thumbnails: np.ndarray) -> np.ndarray:
     rows = thumbnails[:, ::2] + thumbnails[:, 1::2]
-    return (rows[..., ::2] + rows[..., 1::2]) / 4
+    return np.asarray((rows[..., ::2] + rows[..., 1::2]) / 4)
 
 
 def sample(thumbnails: np.ndarray, mappings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -118,7 +118,7 @@ def _ranks(levels: np.ndarray, inside: np.ndarray) -> np.ndarray:
     bins = np.rint(np.clip(levels, 0, 1) * (GREY_BINS - 1)).astype(np.intp) + GREY_BINS * np.arange(count)[:, None]
     counts = np.bincount(bins.ravel(), inside.ravel(), minlength=count * GREY_BINS).reshape(count, GREY_BINS)
     middles = (counts.cumsum(1) - counts / 2) / np.maximum(counts.sum(1, keepdims=True), 1)
-    return middles.ravel()[bins]
+    return np.asarray(middles.ravel()[bins])
 
 
 def _correlations(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -127,4 +127,4 @@ def _correlations(one: np.ndarray, other: np.ndarray, weights: np.ndarray) -> np
     one, other = (values - (weights * values).sum(1, keepdims=True) / np.maximum(total, 1) for values in (one, other))
     product = (weights * one * other).sum(1)
     norm = np.sqrt((weights * one**2).sum(1) * (weights * other**2).sum(1))
-    return np.divide(product, norm, out=np.zeros_like(product), where=norm > 1e-9)
+    return np.asarray(np.divide(product, norm, out=np.zeros_like(product), where=norm > 1e-9))

@@ -1,4 +1,4 @@
-"""DICOM films: pixels through the transforms that the file asks for, and the distance between pixels.
+"""DICOM films: pixels through the transforms of their header, and the distance between pixels.
 
 Of a file's header only what concerns its pixels is read: no name or number of a patient ever enters the program.
 
@@ -9,7 +9,6 @@ Shapes
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,37 +38,35 @@ def is_dicom(path: Path, head: bytes) -> bool:
 
 
 def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str, tuple[str, ...]]:
-    """The film, uint8 [height, width], bones white, upright; its spacing as ``spacing_of`` tells; how it was turned for
-    that, as ``orientation.upright`` says; and what the header says against it, as ``orientation.doubts_of`` tells.
+    """The film, uint8 [height, width], bones white, upright; its spacing (``spacing_of``); how it was turned for that
+    (``orientation.upright``); and what its header raises as doubts (``orientation.doubts_of``).
 
     Raises:
         FilmError: it is no DICOM, holds no image or several, cannot be decoded, or claims too many pixels.
     """
     no_dicom = FilmError(path, "is no DICOM", "remove it or copy it again from its source")
-    told = looks_like_dicom(read_head(path))  # what has the suffix alone may be anything
+    is_known = looks_like_dicom(read_head(path))  # what has the suffix alone may be anything
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom warns of private or odd tags that do not touch the pixels
-            dataset = open_dataset(path)
-            if "Rows" not in dataset or not any(name in dataset for name in PIXEL_DATA):
-                raise FilmError(path, "is DICOM without an image", "leave it out of the folder") if told else no_dicom
-            told = True
-            check_size(path, int(dataset.Columns), int(dataset.Rows))
-            if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
-                raise FilmError(path, f"has {frames} frames", "give a single film")
-            film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
-            return film, spacing, turned, doubts_of(dataset)
+        dataset = open_dataset(path)
+        if "Rows" not in dataset or not any(name in dataset for name in PIXEL_DATA):
+            raise FilmError(path, "is DICOM without an image", "leave it out of the folder") if is_known else no_dicom
+        is_known = True
+        check_size(path, int(dataset.Columns), int(dataset.Rows))
+        if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
+            raise FilmError(path, f"has {frames} frames", "give a single film")
+        film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
+        return film, spacing, turned, doubts_of(dataset)
     except FilmError:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on torn files
-        if not told:
+        if not is_known:
             raise no_dicom from error
         reason = f"cannot be decoded as DICOM ({in_one_line(error)})"
         raise FilmError(path, reason, "convert it to PNG or export it again") from error
 
 
 def _film_of(dataset: FileDataset) -> np.ndarray:
-    from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 
     stored = decode(dataset)
     photometric = dataset.PhotometricInterpretation
@@ -96,7 +93,7 @@ def _transformed(
     """
     try:
         changed = transform(pixels, dataset)
-    except Exception:  # a KeyError, TypeError, ValueError, ...: pydicom trusts what the file says
+    except Exception:  # a KeyError, TypeError, ValueError, ...: pydicom trusts the file
         return pixels
     return changed if changed.min() < changed.max() else pixels
 
@@ -111,7 +108,7 @@ def _padding_of(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
 
 
 def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
-    """Millimetres between neighbouring rows and neighbouring columns; None where the file does not say or says nonsense.
+    """Millimetres between neighbouring rows and neighbouring columns; None where the file has none or nonsense.
 
     ``PixelSpacing``, else ``ImagerPixelSpacing``, which is on the detector, divided by
     ``EstimatedRadiographicMagnificationFactor`` where that is given (DICOM PS3.3, 10.7.1.3, C.8.11.4 and C.8.11.5).

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PIXEL_DATA = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 # DICOM PS3.3: image pixel (C.7.6.3), modality and VOI LUT (C.11.1 and 2), DX detector and positioning (C.8.11.4 and 5),
-# and how the film lies (C.7.6.1.1.1, C.8.11.5 and 6): PatientOrientation tells directions, nothing of a person.
+# and how the film lies (C.7.6.1.1.1, C.8.11.5 and 6): PatientOrientation holds directions, nothing about a person.
 ATTRIBUTES = (
     *PIXEL_DATA, "NumberOfFrames", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation",
     "PlanarConfiguration", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue",

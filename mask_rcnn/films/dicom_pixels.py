@@ -10,7 +10,6 @@ import io
 import multiprocessing
 import os
 import threading
-import warnings
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -22,6 +21,7 @@ from PIL import Image
 
 from mask_rcnn.films.dicom_file import codestream_of, first_frame, open_dataset
 from mask_rcnn.films.mending import JPEG_START, has_all_pixels, mend
+from mask_rcnn.system.silence import silence_descriptor
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -47,7 +47,7 @@ def _without_unused_bits(stored: np.ndarray, dataset: FileDataset) -> np.ndarray
         return stored
     overshoot = (1 << bits) // 8
     if below == 0 and _is_lossy(dataset) and bottom - overshoot <= stored.min() and stored.max() <= top + overshoot:
-        return np.clip(stored, bottom, top)  # masked, the whitest would become black
+        return np.asarray(np.clip(stored, bottom, top))  # masked, the whitest would become black
     return stored << (cell - bits - below) >> (cell - bits)
 
 
@@ -60,7 +60,7 @@ def _bits_below(stored: np.ndarray, dataset: FileDataset, bits: int) -> int:
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:  # most encoders are given the levels alone
         used = min(used, codestream_of(first_frame(dataset))[1] or used)
-    # A header that says so of cells which nothing reaches into that high is wrong.
+    # Where no level reaches that high, the header is wrong.
     reached = int(stored.view(stored.dtype.str.replace("i", "u")).max()).bit_length()
     return max(0, used - bits) if reached > bits else 0
 
@@ -90,7 +90,7 @@ def _mend(dataset: FileDataset) -> None:
 
 
 def _decoded(dataset: FileDataset) -> np.ndarray:
-    from pydicom.pixels import get_decoder
+    from pydicom.pixels.decoders.base import get_decoder
 
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_encapsulated:
@@ -125,8 +125,8 @@ def _decode_apart(path: str) -> np.ndarray:
 
 
 def _settle() -> None:
-    """Begins a process that decodes: it keeps silent, and ends when the one that asks it ends, in whatever way."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    """Begins a process that decodes: it is silent, and ends when its parent ends, in whatever way."""
+    silence_descriptor()
 
     def wait() -> None:
         if parent := multiprocessing.parent_process():
@@ -137,10 +137,8 @@ def _settle() -> None:
 
 
 def _decode_with_gdcm(path: str) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = open_dataset(Path(path))
-        # Told of fewer bits than were compressed, GDCM masks the upper ones, which may be the levels.
-        bits = max(int(dataset.BitsStored), codestream_of(first_frame(dataset))[1])
-        dataset.pixel_array_options(decoding_plugin="gdcm", correct_unused_bits=False, bits_stored=bits)
-        return dataset.pixel_array
+    dataset = open_dataset(Path(path))
+    # With fewer bits than were compressed, GDCM masks the upper ones, which may be the levels.
+    bits = max(int(dataset.BitsStored), codestream_of(first_frame(dataset))[1])
+    dataset.pixel_array_options(decoding_plugin="gdcm", correct_unused_bits=False, bits_stored=bits)
+    return dataset.pixel_array

@@ -1,4 +1,4 @@
-"""Copies of a film: recompressed, resized, cropped, brightened, under another name or in another collection.
+"""Finds copies of a film, whether recompressed, resized, cropped, brightened, renamed or in another collection.
 
 A film's fingerprint is a small equalised thumbnail, where the lungs lie in it, and a digest of its pixels. Two films
 are compared in two steps.
@@ -8,7 +8,7 @@ are compared in two steps.
    the median. 128 more are those of the lungs' part alone, since a crop does not move the lungs relative to
    themselves, and 128 those of the film without its margins, as an evenly cropped copy has them. Few different bits
    make a candidate.
-2. All chest films look alike: of 100,000 films a million pairs are candidates, nearly all of them two patients. So a
+2. All chest films are alike: of 100,000 films a million pairs are candidates, nearly all of them two patients. So a
    candidate's thumbnails are laid over each other, and must agree almost wholly where they overlap.
 
 ``scripts/measure_duplicates.py`` measures precision and recall.
@@ -29,9 +29,10 @@ import cv2
 import numpy as np
 from scipy.fft import dctn
 from scipy.stats import rankdata
-from tqdm import tqdm
 
 from mask_rcnn.films.alignment import MAX_SCALE, agreements, sample
+from mask_rcnn.films.groups import Groups
+from mask_rcnn.system.progress import progress
 
 SIDE, LEVELS = 32, 64
 LETTERS = np.frombuffer(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8)  # one a level
@@ -51,7 +52,7 @@ MAX_LUNG_BITS = 43
 MARGIN = 0.04
 
 # How a candidate's films lie to each other, as ``alignment`` takes it, by what is alike: both films; the second and the
-# first without its margins; the first and the second without its margins. Where the lungs are alike, these tell.
+# first without its margins; the first and the second without its margins. Where the lungs are alike, these give the mapping.
 STARTS = np.array([
     (1, 0, 1, 0),
     (1 / (1 - 2 * MARGIN), -MARGIN / (1 - 2 * MARGIN)) * 2,
@@ -83,7 +84,7 @@ def fingerprint(film: np.ndarray, lungs: np.ndarray | None) -> str:
     # Twice, since one reduction of uint8 would round the few levels of a dark film to fewer.
     small = cv2.resize(film, (4 * SIDE, 4 * SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     ranks = rankdata(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_AREA)) / SIDE**2
-    return digest + region + LETTERS[np.minimum(ranks * LEVELS, LEVELS - 1).astype(int)].tobytes().decode("ascii")
+    return str(digest + region + LETTERS[np.minimum(ranks * LEVELS, LEVELS - 1).astype(int)].tobytes().decode("ascii"))
 
 
 def _lungs_middle(lungs: np.ndarray | None) -> np.ndarray:
@@ -110,26 +111,19 @@ def find_groups(fingerprints: Sequence[str]) -> list[int]:
     Raises:
         ValueError: a fingerprint is of another length.
     """
-    groups = np.arange(len(fingerprints))
+    groups = Groups(len(fingerprints))
     first_of: dict[str, int] = {}
-    telling = []
+    distinct = []
     for index, text in enumerate(fingerprints):
-        join(groups, index, first_of.setdefault(text[:DIGEST], index))
-        if groups[index] == index and _thumbnails([text]).std() >= MIN_DEVIATION:
-            telling.append(index)
-    texts = sorted((fingerprints[index], index) for index in telling)  # so that every pair is compared the same way round
-    films = np.array([index for _, index in texts], int)
+        groups.join(index, first_of.setdefault(text[:DIGEST], index))
+        if groups.first(index) == index and _thumbnails([text]).std() >= MIN_DEVIATION:
+            distinct.append(index)
+    texts = sorted((fingerprints[index], index) for index in distinct)  # so that every pair is compared the same way round
+    films = [index for _, index in texts]
     for pairs in _copies([text for text, _ in texts], groups, films):
-        for one, other in films[pairs]:
-            join(groups, one, other)
-    return groups.tolist()
-
-
-def join(groups: np.ndarray, one: int, other: int) -> None:
-    """Makes one group of the groups of two films; a group is named by its first film."""
-    low, high = sorted((groups[one], groups[other]))
-    if low != high:
-        groups[groups == high] = low
+        for one, other in pairs:
+            groups.join(films[one], films[other])
+    return groups.firsts()
 
 
 def _thumbnails(fingerprints: Sequence[str]) -> np.ndarray:
@@ -145,7 +139,7 @@ def _regions(fingerprints: Sequence[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, 4).astype(np.float32) / 255
 
 
-def _copies(texts: Sequence[str], groups: np.ndarray, films: np.ndarray) -> Iterator[np.ndarray]:
+def _copies(texts: Sequence[str], groups: Groups, films: Sequence[int]) -> Iterator[np.ndarray]:
     """Pairs of copies among different fingerprints, int [pairs, 2] positions, some at a time.
 
     ``groups`` of ``films`` may change in between: pairs that are in one group already are passed over.
@@ -158,7 +152,7 @@ def _copies(texts: Sequence[str], groups: np.ndarray, films: np.ndarray) -> Iter
     for candidates, all_kinds in _candidates(bits):
         for k in range(0, len(candidates), BLOCK_PAIRS):
             pairs, kinds = candidates[k : k + BLOCK_PAIRS], all_kinds[k : k + BLOCK_PAIRS]
-            new = groups[films[pairs[:, 0]]] != groups[films[pairs[:, 1]]]
+            new = np.array([groups.first(films[one]) != groups.first(films[other]) for one, other in pairs], bool)
             if new.any():
                 pairs, kinds = pairs[new], kinds[new]
                 starts = _between(regions[pairs[:, 0]], regions[pairs[:, 1]])
@@ -191,28 +185,30 @@ def _candidates(bits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs whose bits are alike, int [pairs, 2], the smaller index first, and their kinds."""
     whole, inner, lungs = (np.ascontiguousarray(words) for words in bits)
     count = bits.shape[2]
-    for start in tqdm(range(0, count, BLOCK_ROWS), desc="copies", unit_scale=BLOCK_ROWS, unit="film", disable=None, delay=1):
-        rows = slice(start, start + BLOCK_ROWS)
-        pairs, kinds = [], []
-        for first_column in range(start, count, BLOCK_COLUMNS):
-            columns = slice(first_column, first_column + BLOCK_COLUMNS)
-            films_differing = _differing(whole[:, rows], whole[:, columns])
-            conditions = (
-                films_differing <= MAX_FILM_BITS,
-                _differing(inner[:, rows], whole[:, columns]) <= MAX_FILM_BITS,
-                _differing(whole[:, rows], inner[:, columns]) <= MAX_FILM_BITS,
-                _differing(lungs[:, rows], lungs[:, columns]) + films_differing // 2 <= MAX_LUNG_BITS,
-            )
-            one, other = np.nonzero(np.logical_or.reduce(conditions))
-            pairs.append(np.stack([one + start, other + first_column], axis=1))
-            kinds.append(np.select([condition[one, other] for condition in conditions], range(4)))
-        found, found_kinds = np.concatenate(pairs), np.concatenate(kinds)
-        later = found[:, 1] > found[:, 0]
-        yield found[later], found_kinds[later]
+    with progress(name="comparing", total=count) as bar:
+        for start in range(0, count, BLOCK_ROWS):
+            rows = slice(start, start + BLOCK_ROWS)
+            pairs, kinds = [], []
+            for first_column in range(start, count, BLOCK_COLUMNS):
+                columns = slice(first_column, first_column + BLOCK_COLUMNS)
+                films_differing = _differing(whole[:, rows], whole[:, columns])
+                conditions = (
+                    films_differing <= MAX_FILM_BITS,
+                    _differing(inner[:, rows], whole[:, columns]) <= MAX_FILM_BITS,
+                    _differing(whole[:, rows], inner[:, columns]) <= MAX_FILM_BITS,
+                    _differing(lungs[:, rows], lungs[:, columns]) + films_differing // 2 <= MAX_LUNG_BITS,
+                )
+                one, other = np.nonzero(np.logical_or.reduce(conditions))
+                pairs.append(np.stack([one + start, other + first_column], axis=1))
+                kinds.append(np.select([condition[one, other] for condition in conditions], range(4)))
+            found, found_kinds = np.concatenate(pairs), np.concatenate(kinds)
+            later = found[:, 1] > found[:, 0]
+            yield found[later], found_kinds[later]
+            bar.update(min(BLOCK_ROWS, count - start))
 
 
 def _differing(words: np.ndarray, others: np.ndarray) -> np.ndarray:
     """How many bits differ, uint8 [films, others], between uint64 [2, films] and [2, others]."""
     counts = np.bitwise_count(words[0, :, None] ^ others[0])
     counts += np.bitwise_count(words[1, :, None] ^ others[1])
-    return counts
+    return np.asarray(counts)

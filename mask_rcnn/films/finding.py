@@ -13,7 +13,7 @@ from mask_rcnn.films.dicom import looks_like_dicom
 from mask_rcnn.films.images import HEAD
 from mask_rcnn.films.names import FILM_SUFFIXES
 
-# Folders beside films that hold drawings of them, and what archives made on a Mac leave behind.
+# Folders of masks and overlays beside films, and what archives made on a Mac leave behind.
 _NOT_FILMS = {"masks": "masks", "mask": "masks", "overlays": "overlays", "__macosx": "hidden"}
 
 # Results of an earlier run that ``run.set_aside`` has put into a folder of their own.
@@ -40,7 +40,7 @@ def find_films(
 
     A film has one of ``FILM_SUFFIXES``, or any other name and begins as DICOM does. Hidden files and folders, folders of
     masks and overlays, ``__MACOSX`` and earlier results are passed over and counted, the folders of ``skip`` are not even
-    counted; linked folders are entered once. Nothing is decoded: ``read_film`` tells whether it is a film indeed.
+    counted; linked folders are entered once. Nothing is decoded: ``read_film`` refuses what is no film.
 
     Args:
         root: a folder or a film.

@@ -1,4 +1,4 @@
-"""What the name of a folder says of the films in it: nothing but that they are films, a split, or a class."""
+"""The meaning of a folder's name: a split, a class, or no more than that it holds films."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HOLDER = re.compile(r"(?:images?|imgs?|films?|png|jpe?g|dcm|dicoms?|part|batch)
 # Folders that every collection may have: one above them names it.
 NAMELESS = frozenset({"data", "dataset", "datasets", "archive", "files"})
 
-# Class folders of the public collections, letters and digits only. They tell a class from a collection where a film
+# Class folders of the public collections, letters and digits only. They distinguish a class from a collection where a film
 # has a single folder above it, which could be either.
 _CLASSES = frozenset({
     "normal", "healthy", "nofinding", "pneumonia", "viralpneumonia", "bacterialpneumonia", "virus", "bacteria", "covid",
@@ -23,7 +23,7 @@ _CLASSES = frozenset({
 
 
 def split_of(folder: str) -> str:
-    """The split that a folder's name says, train, val or test, else the empty text."""
+    """The split that a folder is named after, train, val or test, else the empty text."""
     match = _SPLIT.fullmatch(folder)
     return _SPLITS[match.group(1).lower()] if match else ""
 
@@ -34,5 +34,5 @@ def is_class(folder: str) -> bool:
 
 
 def is_holder(folder: str) -> bool:
-    """Whether a folder's name says no more than that films lie in it: ``images``, ``images_001``, ``DICOM``, ``part 2``."""
+    """Whether a folder's name means no more than that films lie in it: ``images``, ``images_001``, ``DICOM``, ``part 2``."""
     return _HOLDER.fullmatch(folder) is not None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import stat
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from mask_rcnn.films.mending import has_all_pixels, mend
 # The largest flat-panel detectors give about 20 megapixels; a file that claims far more is broken or hostile.
 MAX_PIXELS = 120_000_000
 MAX_BYTES = 8 * MAX_PIXELS
-HEAD = 132  # bytes that tell what a file is
+HEAD = 132  # bytes, enough to recognise a DICOM file
 
 # Files of these kinds are decoded where they are opened: they may have to be mended, and Pillow decodes some of them though
 # a part is missing. MPO is a camera's JPEG.
@@ -65,7 +64,7 @@ def read_head(path: Path) -> bytes:
         raise FilmError(path, reason, "check its permissions or copy it again") from error
 
 
-def check_size(path: Path, width: int, height: int) -> None:
+def check_size(path: str | Path, width: int, height: int) -> None:
     """Raises a FilmError for more than ``MAX_PIXELS``."""
     if width * height > MAX_PIXELS:
         raise FilmError(
@@ -74,7 +73,7 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 
 def in_one_line(error: Exception) -> str:
-    """What an exception says, its line breaks and all beyond 200 characters left out."""
+    """The message of an exception without line breaks, at most 200 characters."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -85,10 +84,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
     A JPEG or PNG whose pixels are all there is mended where its file is not whole (``mending.mend``).
     """
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata in films that decode perfectly well
-            with _open_or_mend(path, file) as image:
-                yield image
+        with path.open("rb") as file, _open_or_mend(path, file) as image:
+            yield image
     except FilmError:
         raise
     except UnidentifiedImageError as error:
@@ -120,7 +117,7 @@ def _open_or_mend(path: Path, file: BinaryIO) -> Image.Image:
             return image
         except FilmError:  # it claims too much
             raise
-        except Exception:  # what failed without mending tells more
+        except Exception:  # the error without mending is the clearer one
             pass
         raise
 
@@ -152,7 +149,7 @@ def _open(path: Path, file: BinaryIO) -> Image.Image:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Reads a JPEG, PNG, TIFF, BMP, or what else Pillow decodes, as uint8 [height, width]: turned as its EXIF says, colours
+    """Reads a JPEG, PNG, TIFF, BMP, or what else Pillow decodes, as uint8 [height, width]: turned by its EXIF, colours
     grey, what is transparent black, deeper levels by ``to_8_bit``.
 
     Raises:
@@ -168,7 +165,7 @@ def read_image(path: Path) -> np.ndarray:
             raise FilmError(path, f"has {frames} frames", "give a single film")
         try:
             ImageOps.exif_transpose(image, in_place=True)
-        except Exception:  # torn EXIF tells nothing of how the film lies; torn pixels raise again
+        except Exception:  # torn EXIF turns nothing; torn pixels raise again
             image.load()
         if image.mode.startswith(("I", "F")):  # 16 and 32 bit grey
             levels = np.asarray(image)
@@ -215,5 +212,5 @@ def to_8_bit(pixels: np.ndarray) -> np.ndarray:
         return np.zeros(pixels.shape, np.uint8)
     if pixels.dtype.kind != "f" and pixels.dtype.itemsize <= 2:  # a look-up is five times as fast
         levels = np.round(np.arange(high - low + 1) * (255.0 / (high - low))).astype(np.uint8)
-        return levels[pixels.astype(np.int32) - low]
+        return np.asarray(levels[pixels.astype(np.int32) - low])
     return np.round((pixels.astype(np.float64) - low) * (255.0 / (high - low))).astype(np.uint8)

@@ -43,5 +43,5 @@ def _histogram(rows: np.ndarray) -> np.ndarray:
     step = max(1, 2**24 // rows.shape[1])
     counts = np.zeros(256, np.int64)
     for start in range(0, len(rows), step):
-        counts += cv2.calcHist([rows[start : start + step]], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+        counts += cv2.calcHist([rows[start : start + step]], [0], None, [256], [0, 256]).ravel().astype(np.int64)
     return counts

@@ -1,8 +1,8 @@
 """JPEG and PNG whose pixels are whole and whose files are not: mended in memory.
 
 Pillow has a switch to decode broken files, but it is one for all threads of a process, and gives films whose lower half is
-grey. Here a file is written anew without what no pixel needs. Some half films Pillow gives by itself, without a word:
-``has_all_pixels`` tells them.
+grey. Here a file is written anew without what no pixel needs. Pillow decodes some half films without an error:
+``has_all_pixels`` recognises them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
-# PNG, section 11: the image itself, its end, and of the rest what says how it is to be seen.
+# PNG, section 11: the image itself, its end, and of the rest what changes how it is shown.
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"IDAT"})
 _NEEDED_CHUNKS = _PIXEL_CHUNKS | {b"IEND", b"tRNS", b"eXIf"}
 

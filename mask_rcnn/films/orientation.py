@@ -1,4 +1,4 @@
-"""What a DICOM header tells of how a film lies and of what it shows: turning it upright, and doubts for a person's review.
+"""Orientation and view in a DICOM header: they turn a film upright, and raise doubts for a person's review.
 
 Shapes
     film  [height, width]
@@ -40,7 +40,7 @@ _DECUBITUS = re.compile(r"\b([LR]LD|DECUB\w*)")
 def upright(film: np.ndarray, spacing: tuple[float, float] | None, dataset: Dataset) -> tuple[
     np.ndarray, tuple[float, float] | None, str
 ]:
-    """A film turned as its PatientOrientation asks, its spacing with it, and in words what was done.
+    """A film turned by its PatientOrientation, its spacing with it, and in words what was done.
 
     The words: "" for nothing, "mirrored" (left for right), "turned by 180 degrees", "turned by 90 degrees clockwise",
     "turned by 90 degrees counterclockwise", and "mirrored and turned by ..." for the three of them, mirrored first.
@@ -69,11 +69,11 @@ def _turn(pixels: np.ndarray, mirrored: bool, turns: int) -> np.ndarray:
 
 
 def doubts_of(dataset: Dataset) -> tuple[str, ...]:
-    """What the header says against an upright frontal film with both lungs, a reason in words each.
+    """Reasons in the header, in words, why this is no upright frontal film with both lungs.
 
     A lateral or an oblique view (ViewPosition, ViewCodeSequence, PatientOrientation), one side alone (Laterality,
     ImageLaterality), an orientation that cannot be understood, and pixels that were flipped (FieldOfViewHorizontalFlip;
-    PS3.3, C.8.11.4) where no orientation says how they lie now.
+    PS3.3, C.8.11.4) without an orientation.
     """
     doubts = [*_doubts_of_view(dataset), *_doubts_of_orientation(dataset)]
     for name in ("Laterality", "ImageLaterality"):
@@ -126,7 +126,7 @@ def _text(dataset: Dataset, name: str) -> str:
     """An attribute in capitals, several values with backslashes between, as the file has them; "" where it is absent."""
     try:
         value = dataset.get(name)
-    except Exception:  # pydicom reads a value when it is asked for, and trusts what the file says
+    except Exception:  # pydicom decodes a value on access, and trusts the file
         return ""
     values = [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)
     told = "\\".join("" if value is None else str(value).strip() for value in values)

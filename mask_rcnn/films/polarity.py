@@ -1,4 +1,4 @@
-"""Films with black bones: told from the grey levels of the chest's parts, which every frontal film has in the same places.
+"""Films with black bones: recognised by the grey levels of the chest's parts, which lie alike on all frontal films.
 
 Shapes
     film    uint8 [height, width], grey
@@ -19,7 +19,7 @@ _LUNGS = np.s_[4:10, [3, 4, 5, 10, 11, 12]]
 _AIR = np.s_[0:3, [0, 1, 2, 13, 14, 15]]  # above the shoulders
 
 # The least contrast of 1,047 films of the Shenzhen and Kaggle collections is 0.48, and theirs inverted -0.48 at most;
-# scripts/measure_polarity.py counts how many are told right, also cropped, tilted and framed.
+# scripts/measure_polarity.py counts how many are recognised, also cropped, tilted and framed.
 _LEAST_CONTRAST = 0.3
 _FRAME_RANGE = 24  # grey levels within a line of pixels that shows nothing
 
@@ -36,6 +36,12 @@ def is_inverted(film: np.ndarray) -> bool:
     coarse = _coarsen(film)
     contrasts = [_contrast(np.rot90(coarse, turns)) for turns in range(4)]
     return contrasts[0] < -max(_LEAST_CONTRAST, *contrasts)
+
+
+def with_white_bones(film: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The film, inverted where ``is_inverted`` holds, and whether it was."""
+    inverted = is_inverted(film)
+    return (255 - film if inverted else film), inverted
 
 
 def _contrast(coarse: np.ndarray) -> float:

@@ -23,9 +23,9 @@ class Radiograph(NamedTuple):
     """A film as it was read."""
 
     pixels: np.ndarray  # uint8 [height, width], bones white
-    spacing: tuple[float, float] | None  # millimetres between rows, and between columns; only DICOM tells
+    spacing: tuple[float, float] | None  # millimetres between rows, and between columns; of DICOM alone
     turned: str = ""  # how the stored pixels were turned by the DICOM header, in the words of ``orientation.upright``
-    doubts: tuple[str, ...] = ()  # what the DICOM header says against an upright frontal film with both lungs, in words
+    doubts: tuple[str, ...] = ()  # reasons in the DICOM header against an upright frontal film with both lungs
 
 
 def read_radiograph(path: str | Path) -> Radiograph:
@@ -40,10 +40,15 @@ def read_radiograph(path: str | Path) -> Radiograph:
     """
     path = Path(path)
     film = Radiograph(*read_dicom(path)) if is_dicom(path, read_head(path)) else Radiograph(read_image(path), None)
-    if min(film.pixels.shape) < MIN_SIDE:
-        height, width = film.pixels.shape
-        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
+    check_sides(path, film.pixels)
     return film
+
+
+def check_sides(path: str | Path, film: np.ndarray) -> None:
+    """Raises a FilmError for fewer than ``MIN_SIDE`` pixels a side."""
+    height, width = film.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise FilmError(path, f"only {width} x {height} pixels", f"give a film of {MIN_SIDE} pixels or more a side")
 
 
 def read_film(path: str | Path) -> np.ndarray:

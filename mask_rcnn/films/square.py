@@ -54,14 +54,14 @@ def stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     down = _interpolation_matrix(values.shape[0], height)
     across = _interpolation_matrix(values.shape[1], width)
-    return down @ values.astype(np.float32) @ across.T
+    return np.asarray(down @ values.astype(np.float32) @ across.T)
 
 
 def _interpolation_matrix(count: int, target: int) -> np.ndarray:
     """float32 [target, count]: how much of each source sample goes into each target pixel."""
     position = (np.arange(target) + 0.5) / target * count - 0.5
     distance = np.abs(position[:, None] - np.arange(count))
-    return np.maximum(1 - distance, 0).astype(np.float32)
+    return np.asarray(np.maximum(1 - distance, 0).astype(np.float32))
 
 
 def fit_labels_to_square(labels: np.ndarray, side: int) -> np.ndarray:

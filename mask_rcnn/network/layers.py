@@ -23,10 +23,14 @@ from mask_rcnn.config import Config
 
 Tensor = Any  # a tensor of whichever backend Keras runs on
 
-# Proposals at least this like an instance are taught as it (Girshick, Fast R-CNN, ICCV 2015).
+# The least IoU of a proposal with the instance that is its target (Girshick, Fast R-CNN, ICCV 2015).
 POSITIVE_ROI_IOU = 0.5
 
 NEVER = -1e9  # below every score: a place that cannot be chosen
+
+# Of log dh and log dw: a box grows to 62.5 times its height and width at most, so that no exponential overflows (Detectron's
+# BBOX_XFORM_CLIP, torchvision's BoxCoder.bbox_xform_clip: 1000 pixels over the least stride).
+LARGEST_LOG_SCALE = math.log(1000 / 16)
 
 
 def pairwise_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
@@ -45,16 +49,16 @@ def box_area(boxes: Tensor) -> Tensor:
 
 
 def apply_deltas(boxes: Tensor, deltas: Tensor, box_std: Sequence[float]) -> Tensor:
-    """Moves boxes [..., 4] by the network's deltas [..., 4]."""
+    """Moves boxes [..., 4] by the network's deltas [..., 4], whose scales are cut at ``LARGEST_LOG_SCALE``."""
     deltas = deltas * ops.convert_to_tensor(box_std, dtype=boxes.dtype)
     size = boxes[..., 2:] - boxes[..., :2]
     centre = boxes[..., :2] + (0.5 + deltas[..., :2]) * size
-    size = size * ops.exp(deltas[..., 2:])
+    size = size * ops.exp(ops.minimum(deltas[..., 2:], LARGEST_LOG_SCALE))
     return ops.concatenate([centre - 0.5 * size, centre + 0.5 * size], axis=-1)
 
 
 def encode_deltas(boxes: Tensor, gt_boxes: Tensor, box_std: Sequence[float]) -> Tensor:
-    """The inverse of ``apply_deltas``; a padded box gives zeros."""
+    """The inverse of ``apply_deltas`` below ``LARGEST_LOG_SCALE``; a padded box gives zeros."""
     size, gt_size = boxes[..., 2:] - boxes[..., :2], gt_boxes[..., 2:] - gt_boxes[..., :2]
     real = ops.all(size > 0, axis=-1, keepdims=True) & ops.all(gt_size > 0, axis=-1, keepdims=True)
     size, gt_size = ops.where(real, size, 1.0), ops.where(real, gt_size, 1.0)
@@ -91,7 +95,7 @@ def non_maximum_suppression(
         scores: [b, n]; ``NEVER`` for one that must not be chosen.
         count: how many are chosen at most.
         threshold: IoU above which the lesser box goes.
-        classes: int [b, n]; given, boxes of different classes leave each other alone.
+        classes: int [b, n]; where given, boxes of different classes do not suppress each other.
 
     Returns:
         int32 [b, count], the indices by falling score, and bool [b, count], whether there was one.
@@ -126,7 +130,7 @@ def non_maximum_suppression(
 def propose(
     scores: Tensor, deltas: Tensor, anchors: Tensor, count: int, config: Config
 ) -> Tensor:
-    """The most promising anchors, moved, cut to the square and thinned.
+    """The anchors of the highest scores, moved by their deltas, cut to the square and thinned.
 
     Args:
         scores: foreground probabilities [b, anchors].
@@ -199,7 +203,8 @@ def pyramid_roi_align(
 ) -> Tensor:
     """Pools each box from the level that fits its size: [b, n, 4] and [P2..P5] to [b, n, side, side, c].
 
-    A box of ``canonical_side`` pixels belongs to P4, one half as large a level below (Lin et al., CVPR 2017, equation 1).
+    A box of ``canonical_side`` pixels belongs to P4, one half as large to P3 (Lin et al., CVPR 2017, equation 1). The paper
+    takes the floor of the level; this rounds it, as the reference implementation does and its weights expect.
     """
     shapes = [(int(level.shape[1]), int(level.shape[2])) for level in pyramid]
     cells = [height * width for height, width in shapes]
@@ -232,11 +237,15 @@ def detection_targets(
     config: Config,
     seed: keras.random.SeedGenerator,
 ) -> dict[str, Tensor]:
-    """Draws the RoIs that the heads learn from, and what they must say of each.
+    """Samples the RoIs that the heads learn from, with the target of each.
 
-    A proposal of IoU 0.5 or more with an instance is positive and learns it; any other is background. The first places are
-    for the positives, ``positive_fraction`` of ``rois_per_image``, so that the mask head need only see those; background
-    fills the rest.
+    A proposal of IoU 0.5 or more with an instance is positive and has that instance as its target; any other is background.
+    The first places are for the positives, ``positive_fraction`` of ``rois_per_image``, so that the mask head gets those
+    alone; background fills the rest.
+
+    Padded RoIs pass through the heads, and with ``network.train_batch_norm`` through their batch statistics; no loss counts
+    them. They are 6 of 10 positive places with random weights and none with trained ones (``test_shipped_models.py``), and
+    the moving statistics that inference uses forget the beginning of a training.
 
     Args:
         proposals: [b, n, 4].
@@ -259,8 +268,8 @@ def detection_targets(
     lots = keras.random.uniform(ops.shape(real), seed=seed)
     count = max(1, int(targets.rois_per_image * targets.positive_fraction))
     count = min(count, int(proposals.shape[1]))
-    is_positive, chosen = _draw(positive, lots, count)
-    is_negative, others = _draw(real & ~positive, lots, min(targets.rois_per_image - count, int(proposals.shape[1])))
+    is_positive, chosen = _sample(positive, lots, count)
+    is_negative, others = _sample(real & ~positive, lots, min(targets.rois_per_image - count, int(proposals.shape[1])))
     rois = gather(proposals, ops.concatenate([chosen, others], axis=1))
     there = ops.concatenate([is_positive, is_negative], axis=1)
     rois = ops.where(there[..., None], rois, 0.0)
@@ -279,17 +288,17 @@ def detection_targets(
     masks = ops.where(is_positive[..., None, None], ops.cast(masks > 0.5, "float32"), 0.0)
 
     background = ops.where(is_negative, 0, -1)
-    drawn = {
+    sampled = {
         "rois": rois,
         "class_ids": ops.concatenate([class_ids, ops.cast(background, class_ids.dtype)], axis=1),
         "deltas": ops.pad(deltas, ((0, 0), (0, int(others.shape[1])), (0, 0))),
         "masks": masks,
     }
-    return {name: ops.stop_gradient(value) for name, value in drawn.items()}
+    return {name: ops.stop_gradient(value) for name, value in sampled.items()}
 
 
-def _draw(candidates: Tensor, lots: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``count`` of the candidates [b, n] by lot: whether there was one, and its index, both [b, count]."""
+def _sample(candidates: Tensor, lots: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` candidates [b, n] of the highest lots: whether there was one, and its index, both [b, count]."""
     value, index = ops.top_k(ops.where(candidates, lots, -1.0), count)
     return value >= 0, ops.cast(index, "int32")
 

@@ -1,4 +1,4 @@
-"""The five losses. Each is a mean over what it looks at, and exactly zero where there is nothing to look at.
+"""The five losses. Each is a mean over its anchors, RoIs or pixels, and exactly zero where there are none.
 
 Shapes (b films, n RoIs, p of them that may be positive, c classes)
     anchor_match    int [b, anchors], 1 positive, -1 negative, 0 neutral
@@ -17,7 +17,11 @@ LOSS_NAMES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the values where the mask, broadcast to their shape, is true; 0 where it is true nowhere."""
+    """The mean of the values where the mask, broadcast to their shape, is true; 0 where it is true nowhere.
+
+    A value that is not finite makes the mean NaN wherever it stands, outside the mask too, as 0 times it is NaN. So a
+    training stops at the first proposal that is not finite, even one that no loss counts.
+    """
     mask = ops.cast(ops.broadcast_to(mask, ops.shape(values)), values.dtype)
     return ops.sum(values * mask) / ops.maximum(ops.sum(mask), 1.0)
 
@@ -36,7 +40,7 @@ def cross_entropy(class_ids: Tensor, logits: Tensor) -> Tensor:
 
 
 def rpn_class_loss(anchor_match: Tensor, logits: Tensor) -> Tensor:
-    """Cross-entropy of lung or not, over the anchors that are not neutral; logits [b, anchors, 2]."""
+    """Cross-entropy of lung against background, over the anchors that are not neutral; logits [b, anchors, 2]."""
     return masked_mean(cross_entropy(ops.cast(anchor_match == 1, "int32"), logits), anchor_match != 0)
 
 

@@ -13,7 +13,7 @@ from keras import layers
 
 
 @keras.saving.register_keras_serializable("mask_rcnn")
-class BatchNormalization(layers.BatchNormalization):
+class BatchNormalization(layers.BatchNormalization):  # type: ignore[misc]
     """Keras's layer (Ioffe and Szegedy, ICML 2015), weights, names and results alike.
 
     Keras 3 takes moments and scales in a dozen steps, each of which goes through the features once. On a processor that

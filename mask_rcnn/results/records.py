@@ -22,35 +22,35 @@ from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.checks.quality import judge, measure_lungs
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.run.engine import ReadFilm
+from mask_rcnn.utils import centroid
 
 # What the journal has of a film besides its id and its file's version and digest.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
 
-def film_record(film: ReadFilm, result: str, lungs: Mapping[int, Lung], labels: np.ndarray, members: int) -> dict[str, Any]:
+def result_record(
+    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int
+) -> dict[str, Any]:
     """All that the tables hold of a film, fit for JSON.
 
     Args:
-        film: as it was read; an inverted one has black bones in its file, a turned one lies otherwise there.
-        result: of its label mask and picture.
+        film: as it was read, its bones white; a turned one lies otherwise in its file.
+        inverted: whether its bones are black there.
         lungs: as the bag found them.
         labels: the same, at the film's size.
         members: the number of networks, whatever they found.
     """
-    pixels, _, turned, doubts = film.radiograph
+    pixels, _, turned, doubts = film
     height, width = pixels.shape
     small = resize_labels(labels, SIDE, SIDE)
     masks = {category: small == category for category in CATEGORIES if (small == category).any()}
     return {
-        "result": result,
-        "version": film.version,
-        "digest": film.digest,
         "height": height,
         "width": width,
-        "inverted": film.inverted,
+        "inverted": inverted,
         "turned": turned,
         "doubts": list(doubts),
         "agreement": _rounded(film_agreement(lungs, members)),
@@ -78,7 +78,7 @@ def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreem
     """Why a person should review a film's result; empty where there is no reason.
 
     Args:
-        record: as ``film_record`` makes it.
+        record: as ``result_record`` makes it.
         quality: the thresholds of the checks, its ``min_agreement`` aside, which is the U-Nets'.
         min_agreement: of the bag's members.
     """
@@ -88,7 +88,5 @@ def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreem
 
 def _centroid(lung: Lung) -> tuple[float, float]:
     y1, x1, y2, x2 = lung.box
-    mask = lung.mask[y1:y2, x1:x2]
-    rows, columns = np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0)
-    total = rows.sum()
-    return y1 + float(rows @ np.arange(len(rows)) / total), x1 + float(columns @ np.arange(len(columns)) / total)
+    row, column = centroid(lung.mask[y1:y2, x1:x2])
+    return y1 + row, x1 + column

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -20,13 +19,13 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 import cv2
 
 from mask_rcnn.films.images import FilmError, in_one_line
-from mask_rcnn.films.polarity import is_inverted
+from mask_rcnn.films.polarity import with_white_bones
 from mask_rcnn.films.radiograph import Radiograph, read_radiograph
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.system.files import digest_of, file_version
 from mask_rcnn.system.memory import is_out_of_memory
 
-# What a disk says that takes no further result of any film.
+# Errors of a disk that takes no further result of any film.
 _DISK_IS_FULL = frozenset({
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENODEV, errno.ESTALE, errno.EMFILE, errno.ENFILE,
 })  # fmt: skip
@@ -66,10 +65,8 @@ def read_once(path: Path) -> ReadFilm:
     digest = digest_of(path)
     if file_version(path) != version:
         raise FilmError(path, "changed while it was read", "the same command reads it again")
-    inverted = is_inverted(radiograph.pixels)
-    if inverted:
-        radiograph = radiograph._replace(pixels=255 - radiograph.pixels)
-    return ReadFilm(radiograph, inverted, version, digest)
+    pixels, inverted = with_white_bones(radiograph.pixels)
+    return ReadFilm(radiograph._replace(pixels=pixels), inverted, version, digest)
 
 
 def work_through(
@@ -95,7 +92,7 @@ def work_through(
             is tried alone.
         finish: what is kept of a film; may write files.
         batch: films that the network sees at a time.
-        skip: told, in the calling thread, of a film that has no entry, and why.
+        skip: called in the calling thread with a film that has no entry, and the reason.
 
     Raises:
         RunError: there is too little memory for the network.
@@ -107,7 +104,7 @@ def work_through(
         finishing: list[tuple[Film, Future[Entry | _Reason]]] = []
         while chosen or finishing:
             following = []
-            for item, answer in zip(chosen, _answers(predict, chosen, batch), strict=True):
+            for item, answer in zip(chosen, _predictions(predict, chosen, batch), strict=True):
                 task: Future[Entry | _Reason]
                 if isinstance(answer, _Reason):
                     task = Future()
@@ -138,7 +135,7 @@ class _Reason(NamedTuple):
     text: str
 
 
-def _answers(
+def _predictions(
     predict: Callable[[Sequence[Ready | None]], Sequence[Prediction]], chosen: Sequence[_Item[Any, Ready]], batch: int
 ) -> list[Prediction | _Reason]:
     """The network's answer to each film of a batch, or why there is none."""
@@ -157,7 +154,7 @@ def _answers(
             ) from error
         if len(chosen) == 1:
             return [_Reason(_fault(error))]
-    return [answer for item in chosen for answer in _answers(predict, [item], batch)]
+    return [answer for item in chosen for answer in _predictions(predict, [item], batch)]
 
 
 def _read_ahead(
@@ -215,12 +212,9 @@ def _side_by_side() -> Iterator[Executor]:
     """Threads beside the networks; what is still queued when the block ends is dropped."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # whole films are what is shared out
-    with warnings.catch_warnings():
-        # Readers silence Pillow and pydicom too, but warnings are silenced for all threads at once, or sound for all.
-        warnings.simplefilter("ignore", UserWarning)
-        pool = ThreadPoolExecutor(os.cpu_count(), "film")
-        try:
-            yield pool
-        finally:
-            pool.shutdown(cancel_futures=True)
-            cv2.setNumThreads(threads)
+    pool = ThreadPoolExecutor(os.cpu_count(), "film")
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        cv2.setNumThreads(threads)

@@ -216,7 +216,7 @@ class Journal:
         if self._reader is None:
             self._reader = self.path.open("rb")
         self._reader.seek(self._places[self.key(film)].offset)
-        return json.loads(self._reader.readline())
+        return dict(json.loads(self._reader.readline()))
 
     def open(self) -> None:
         """Makes the file ready for ``add``, if it is not yet: begun, its torn end cut off, this run's roots in it."""

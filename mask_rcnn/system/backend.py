@@ -7,19 +7,23 @@ the commands import it here first, after both were looked at.
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
 import json
 import os
+import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from mask_rcnn.system.console import step
+from mask_rcnn.system.silence import silent_descriptor
+
 BACKENDS = ("tensorflow", "jax", "torch")
+_SPELT = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
 class DeviceError(ValueError):
@@ -30,10 +34,10 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
     """Keras, imported without TensorFlow's notes, with the formats that the networks here are made for.
 
     Of ``keras.json`` only the backend counts: another format of images or of floats is overridden, for the whole process,
-    and a file that Keras would stumble over is told of and left out.
+    and a file that Keras would stumble over is named and left out.
 
     Args:
-        backends: those that the caller's networks run on, the dearest first.
+        backends: those that the caller's networks run on, in the order of preference.
 
     Raises:
         DeviceError: ``KERAS_BACKEND`` names a backend that is none of these or not installed, none is installed, Keras does
@@ -45,9 +49,8 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
         # PyTorch's threads else spin while they wait for each other: on a machine with other work to do, ten times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        sys.stderr.flush()
-        try:
-            with _hushed():
+        try:  # TensorFlow's library writes to descriptor 2 as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says
+            with step(f"loading {_SPELT[backend]}"), silent_descriptor():
                 importlib.import_module("keras")
         except Exception as error:  # broken installations fail in every way: shared libraries, versions, variables
             reason = (str(error).strip().splitlines() or [""])[0]
@@ -55,14 +58,26 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
                 f"Keras does not start on {backend} ({type(error).__name__}: {reason}); install it again with "
                 "pip install -r requirements.txt"
             ) from error
-    import keras
-
+    keras = sys.modules["keras"]
     if keras.backend.backend() not in backends:
         raise _refusal(keras.backend.backend(), backends)
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     return keras
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python, NumPy, OpenCV, Keras and its backend, by name; Keras must be imported."""
+    import cv2
+    import keras
+    import numpy as np
+
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
+        "opencv": cv2.__version__, backend: sys.modules[backend].__version__,
+    }  # fmt: skip
 
 
 def choose_backend(backends: Sequence[str] = BACKENDS) -> str:
@@ -87,7 +102,7 @@ def choose_backend(backends: Sequence[str] = BACKENDS) -> str:
         raise DeviceError(f"{_either(backends)} is not installed; pip install -r requirements.txt")
     wanted = settings.get("backend", backends[0])
     if wanted in backends and _is_installed(wanted):
-        return wanted
+        return str(wanted)
     if "backend" in settings:
         reason = "is not installed" if wanted in backends else "is none that these networks run on"
         print(f"{_settings_path()}: its backend {wanted!r} {reason}; running on {installed}", file=sys.stderr)
@@ -116,7 +131,7 @@ def _settings_path() -> Path:
 
 
 def _read_settings() -> dict[str, Any]:
-    """What ``keras.json`` holds; one that Keras could not be imported with is told of, and hidden from it."""
+    """What ``keras.json`` holds; one that Keras could not be imported with is named, and hidden from it."""
     path = _settings_path()
     if not os.path.exists(path):
         return {}
@@ -147,16 +162,3 @@ def _hide_settings(path: Path, reason: str) -> None:
     print(f"{path}: left out ({reason}); mend it or delete it", file=sys.stderr)
     os.environ["KERAS_HOME"] = folder = tempfile.mkdtemp(prefix="keras-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    # TensorFlow's library writes to the process's standard error as it is loaded, whatever TF_CPP_MIN_LOG_LEVEL says.
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

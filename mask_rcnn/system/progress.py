@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 from tqdm import tqdm
+
+from mask_rcnn.system.console import is_quiet
 
 LINE_EVERY = 60.0  # seconds
 
@@ -22,15 +25,24 @@ class _Lines:
 
 
 def progress(
-    items: Iterable | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films"
-) -> tqdm:
-    """A progress of ``total`` films, ``done`` of them done before, with rate and time left; nothing of short work."""
+    items: Iterable[Any] | None = None, *, name: str, total: int | None = None, done: int = 0, unit: str = "films",
+    lines: bool = True, leave: bool = True,
+) -> tqdm:  # fmt: skip
+    """A progress of ``total`` films, ``done`` of them done before, with rate and time left.
+
+    Nothing of short work, nor with ``-q``.
+
+    Args:
+        lines: whether a file gets lines; False of work that reports itself.
+        leave: whether the bar stays on the terminal when the work is done.
+    """
     on_terminal = sys.stderr.isatty()
     interval = 0.5 if on_terminal else LINE_EVERY
     # A slow average, since films differ and those of a batch end at once.
     return tqdm(
         items, name, total, initial=done, unit=f" {unit}", smoothing=0.05, delay=interval, mininterval=interval,
         maxinterval=max(interval, 10), file=None if on_terminal else _Lines(), ncols=None if on_terminal else 0,
+        disable=is_quiet() or not (on_terminal or lines), leave=leave,
     )  # fmt: skip
 
 

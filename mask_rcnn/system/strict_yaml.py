@@ -12,7 +12,7 @@ class YamlError(ValueError):
     """A text that is no YAML, or holds a key twice; the message is one line and gives the line of the text."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         # Before PyYAML resolves "<<", whose keys may stand again beside it.
         first: dict[Hashable, int] = {}
@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
                 raise YamlError(f"line {line}: the key {key} stands twice, first in line {first[key]}; delete one of them")
             if isinstance(key, Hashable):
                 first[key] = line
-        return super().construct_mapping(node, deep)
+        return dict(super().construct_mapping(node, deep))
 
 
 def parse(text: str) -> Any:

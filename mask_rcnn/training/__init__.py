@@ -1,1 +1,1 @@
-"""One training: its folder, its stages, and what is done after every epoch."""
+"""One training: its films, its stages, what is done after every epoch, and the folder it goes on from."""

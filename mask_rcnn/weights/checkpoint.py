@@ -2,7 +2,7 @@
 
 Ours are what Keras 3 writes as ``.weights.h5``, with the configuration as JSON in the attribute ``config``, the number of
 the format and the program's version in ``format`` and ``program``, and, when final, floats of 16 bits. The reference's have
-the layout of Keras 2; architecture and sizes are told from their shapes. Both are read by the names of their layers, so that
+the layout of Keras 2; architecture and sizes follow from their shapes. Both are read by the names of their layers, so that
 both fit, or do not, for the same reasons.
 """
 
@@ -34,14 +34,18 @@ from mask_rcnn.weights.weights_file import (
 if TYPE_CHECKING:
     import keras
 
+__all__ = [
+    "CLASS_HEADS", "ENDING", "CheckpointError", "config_in_file", "halve", "load_weights", "open_weights", "read_config",
+    "read_notes", "resume", "save", "start_from",
+]  # fmt: skip
 
 ENDING = ".weights.h5"  # by which Keras knows what to write
 
 # The layers whose shapes follow the number of classes; in each, the last axis holds one class after the other.
 CLASS_HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
 
-# The layer, and the axis of its kernel, that a size of ``config.network`` is told by.
-_TOLD_BY = {
+# The layer, and the axis of its kernel, that gives a size of ``config.network``.
+_SIZED_BY = {
     "backbone_width": ("conv1", -1),
     "pyramid_channels": ("fpn_c5p5", -1),
     "pyramid_output_channels": ("fpn_p5", -1),
@@ -115,7 +119,7 @@ def read_config(path: str | Path) -> Config:
     """The configuration of a weights file; of a reference file, the published one with the sizes that it shows.
 
     Raises:
-        CheckpointError: the file is absent, no HDF5, no weights of a Mask R-CNN, or not what its configuration says.
+        CheckpointError: the file is absent, no HDF5, no Mask R-CNN, or its weights do not fit its configuration.
     """
     with open_weights(path) as file:
         return _config(path, file)
@@ -162,7 +166,7 @@ def start_from(network: keras.Model, source: str | Path) -> list[str]:
             it, for the trunk alone.
 
     Returns:
-        What there is to say of it, a sentence a line.
+        What was left out or exchanged, a sentence a line.
 
     Raises:
         CheckpointError: the file is absent, torn or damaged, or does not fit in any other way.
@@ -198,7 +202,7 @@ def resume(network: keras.Model, path: str | Path) -> None:
     Raises:
         CheckpointError: the file is absent or torn, or is no such file of this network.
     """
-    with open_weights(path):  # which says in one line what is wrong where Keras would not
+    with open_weights(path):  # which refuses in one line what Keras would not
         pass
     try:
         network.load_weights(path)
@@ -243,7 +247,7 @@ def _config(path: str | Path, file: WeightsFile) -> Config:
             raise CheckpointError(
                 f"{path}: its configuration cannot be used ({one_line(error)}); train it again"
             ) from error
-        # Asked before a network is built of it, whose size would otherwise be whatever the file says.
+        # Checked before a network is built, which would otherwise have any size that the file claims.
         for key, size in sizes.items():
             if getattr(config.network, key) != size:
                 raise CheckpointError(
@@ -252,7 +256,7 @@ def _config(path: str | Path, file: WeightsFile) -> Config:
         return config
     if not file.is_legacy:
         raise CheckpointError(f"{path}: carries no configuration; write weights with MaskRCNN.save, which adds it")
-    # The file tells how many anchor ratios there are, not which.
+    # The file holds the number of anchor ratios, not their values.
     ratios, published = _kernel_shape(path, file.layers, "rpn_class_raw")[-1] // 2, len(Config().network.anchor_ratios)
     if ratios != published:
         raise CheckpointError(f"{path}: has {ratios} anchor ratios, not {published}; their values are not in the file")
@@ -264,13 +268,13 @@ def _config(path: str | Path, file: WeightsFile) -> Config:
 
 
 def _sizes(path: str | Path, layers: Layers) -> dict[str, Any]:
-    """What the shapes tell of ``config.network``."""
-    told = {key: _kernel_shape(path, layers, name)[axis] for key, (name, axis) in _TOLD_BY.items()}
+    """The sizes of ``config.network`` that the shapes give."""
+    sizes = {key: _kernel_shape(path, layers, name)[axis] for key, (name, axis) in _SIZED_BY.items()}
     stage_4 = sum(name.startswith("res4") and name.endswith("_branch2a") for name in layers)
     backbone = next((name for name, blocks in RESNET_BLOCKS.items() if blocks[2] == stage_4), None)
     if backbone is None:
         raise CheckpointError(f"{path}: its ResNet has {stage_4} blocks in stage 4; known are {RESNET_BLOCKS}")
-    return {"backbone": backbone, **told}
+    return {"backbone": backbone, **sizes}
 
 
 def _kernel_shape(path: str | Path, layers: Layers, name: str) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
-"""The ResNet trunk as ImageNet taught it: the weights of ``keras.applications.ResNet50`` and ``ResNet101``.
+"""The ResNet trunk pretrained on ImageNet: the weights of ``keras.applications.ResNet50`` and ``ResNet101``.
 
 Theirs is our architecture (He et al., CVPR 2016, first version, the stride in a block's first 1 x 1 convolution) by other
-names. Two differences are made up for in the weights, so that our trunk answers what theirs does: the epsilon of batch
+names. The weights make up for two differences, so that our trunk gives the features of theirs: the epsilon of batch
 normalisation and the order of the colours. A third stays: theirs pads before the first pooling, ours as the reference does.
 """
 
@@ -40,7 +40,7 @@ def file_name(backbone: str) -> str:
 
 
 def refuse_others(source: str | Path, network: NetworkConfig) -> None:
-    """Raises CheckpointError for a trunk that ImageNet has not taught."""
+    """Raises CheckpointError for a trunk without weights pretrained on ImageNet."""
     if network.backbone not in _MODELS or network.backbone_width != _WIDTH:
         raise CheckpointError(
             f"{source}: there are no such weights for {network.backbone} of backbone_width {network.backbone_width}; "
@@ -71,7 +71,7 @@ def download(backbone: str) -> Layers:
 
 
 def fill_trunk(network: keras.Model, source: str | Path, layers: Layers) -> str:
-    """Fills the trunk and says so; the pyramid over it and the heads keep what they have.
+    """Fills the trunk and returns a sentence about it; the pyramid and the heads keep their weights.
 
     Raises:
         CheckpointError: these are the layers of another ResNet, or damaged.

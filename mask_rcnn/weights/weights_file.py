@@ -33,7 +33,7 @@ FORMAT = 2
 Layers = Mapping[str, Mapping[str, "h5py.Dataset | np.ndarray"]]
 Arrays = dict[str, dict[str, np.ndarray]]
 
-# Keras 3 numbers a layer's variables; how many there are tells convolution or dense layer from batch normalisation.
+# Keras 3 numbers a layer's variables; their number distinguishes convolution or dense layer from batch normalisation.
 _NUMBERED = {2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 # zlib packs no tighter than this: a dataset that claims more was never written.
@@ -56,7 +56,7 @@ class WeightsFile(NamedTuple):
     is_legacy: bool  # of Keras 2
     config: Any  # the attribute of this name, JSON in our files; None where there is none
     notes: Any  # likewise
-    format: int  # 1 to FORMAT; of files of Keras 2 it says nothing
+    format: int  # 1 to FORMAT; it means nothing for files of Keras 2
 
 
 @contextlib.contextmanager

@@ -1,0 +1,68 @@
+"""The members of the U-Net ensemble: their files, what these are, and the networks in them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from create_dataset.unet import WeightsError, encoder_of, load_unet
+from mask_rcnn.system.console import step
+from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
+from mask_rcnn.system.progress import warn
+
+if TYPE_CHECKING:
+    import keras
+
+
+class Unet(NamedTuple):
+    """A member of the ensemble."""
+
+    path: Path
+    facts: dict[str, str]  # for the dataset: file, sha256, encoder
+
+
+def find_unets(patterns: Iterable[str | os.PathLike[str]]) -> list[Unet]:
+    """What the files of an ensemble are; one that is no U-Net's is named and left out.
+
+    Args:
+        patterns: files, folders of them, or glob patterns that no shell has expanded.
+
+    Raises:
+        WeightsError: a path is not there, a folder holds no weights, or a pattern matches nothing.
+    """
+    try:
+        paths = [Path(path) for path in expand_files(patterns, "--unet", WEIGHTS_ENDINGS)]
+    except PathError as error:
+        raise WeightsError(str(error)) from error
+    unets = []
+    for path in paths:
+        try:
+            encoder = encoder_of(path)
+        except WeightsError as error:
+            warn(str(error))
+            continue
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        unets.append(Unet(path, {"file": path.name, "sha256": digest, "encoder": encoder}))
+    return unets
+
+
+def load_members(unets: Sequence[Unet]) -> tuple[list[Unet], list[keras.Model]]:
+    """The U-Nets that load, and their networks; one that does not is named and left out.
+
+    Raises:
+        DeviceError: Keras does not start on the backend that the user chose.
+    """
+    loaded, members = [], []
+    with step(f"loading {len(unets)} U-Net{'s' * (len(unets) != 1)}"):
+        for unet in unets:
+            try:
+                members.append(load_unet(unet.path))
+            except WeightsError as error:
+                warn(str(error))
+                continue
+            loaded.append(unet)
+    return loaded, members

@@ -1,0 +1,62 @@
+"""From what the members predict on a film to its lungs, label mask and record: the step that every user of a bag shares.
+
+Shapes
+    labels  uint8 [height, width], 0 background, else the category id
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mask_rcnn.bag.lung import Lung, label_mask
+from mask_rcnn.bag.members import Member, paste
+from mask_rcnn.bag.vote import bag_film
+from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.radiograph import Radiograph
+from mask_rcnn.results.records import result_record
+
+if TYPE_CHECKING:
+    from mask_rcnn.model import Prediction
+
+
+class FilmResult(NamedTuple):
+    """What the bag finds on a film."""
+
+    lungs: dict[int, Lung]  # by category id
+    labels: np.ndarray  # uint8 [height, width], at the film's size
+    record: Mapping[str, Any]  # as ``result_record`` makes it
+
+
+def film_result(
+    members: Sequence[Member], film: Radiograph, inverted: bool, predictions: Sequence[Prediction]
+) -> FilmResult:
+    """Pastes the members' masks, votes, and makes the label mask and the film's record.
+
+    Args:
+        members: of the bag.
+        film: as it was read, its bones white.
+        inverted: whether its bones are black in its file.
+        predictions: one a member, on the film, equalised.
+
+    Raises:
+        InferenceError: there is too little memory.
+    """
+    shape = film.pixels.shape
+    lungs = bag_film(paste(members, predictions, shape), members[0].network.config.bag)
+    labels = label_mask(lungs, shape)
+    return FilmResult(lungs, labels, result_record(film, inverted, lungs, labels, len(members)))
+
+
+def recorded_result(record: Mapping[str, Any]) -> FilmResult:
+    """The same from a film's record, without a network; scores and agreement are rounded to 6 digits there."""
+    lungs = {
+        int(category): Lung(
+            decode_mask(lung["segmentation"]), tuple(lung["box"]), lung["score"], lung["votes"],
+            float("nan") if lung["agreement"] is None else lung["agreement"],
+        )
+        for category, lung in record["lungs"].items()
+    }  # fmt: skip
+    return FilmResult(lungs, label_mask(lungs, (record["height"], record["width"])), record)

@@ -1,0 +1,277 @@
+"""A run: every film that is not done yet is predicted, voted on and written; the tables are made of all records.
+
+A run has its folder for itself. What another run has left there, of other networks, settings or sources, is set aside.
+Every finished film is a line of ``OUT/films.jsonl``, by which a stopped run goes on. A film whose record is there and
+of whose files some are missing, as ``--save`` may want more than before, gets these from its record.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mask_rcnn.bag.members import Member, predict
+from mask_rcnn.config import QualityConfig, config_to_dict
+from mask_rcnn.films.levels import equalise
+from mask_rcnn.inference.film import film_result, recorded_result
+from mask_rcnn.inference.outputs import OUTPUTS
+from mask_rcnn.inference.provenance import provenance
+from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
+from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, RUN
+from mask_rcnn.results.records import KEYS, review_reasons
+from mask_rcnn.results.tables import coco_results, measurements, tables
+from mask_rcnn.run.engine import ReadFilm, read_once, work_through
+from mask_rcnn.run.folder import set_aside
+from mask_rcnn.run.journal import Entry, Journal
+from mask_rcnn.system.console import detail, inform, step
+from mask_rcnn.system.files import writable, write_bytes, write_json
+from mask_rcnn.system.progress import progress, warn
+
+if TYPE_CHECKING:
+    from mask_rcnn.model import Prediction
+
+BATCH = 8  # films that the networks see at a time
+RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
+NO_FILM = np.zeros((64, 64), np.uint8)
+_RESULTS = (*OUTPUTS, COCO_RESULTS, MEASUREMENTS, RUN)  # beside the journal
+
+
+class Summary(NamedTuple):
+    """What a run has come to."""
+
+    images: list[dict[str, Any]]  # what ``run.json`` has of each film with a result
+    skipped: int  # files that could not be used
+    predicted: int  # films that this run predicted
+    seconds: float  # that it took, from the first film to the last
+
+
+class InferenceRun:
+    """One run of a bag over films, to be called once; its folder must be this run's alone (``sole_run``).
+
+    Args:
+        source: the films, as ``find_films`` gives them.
+        members: of the bag, as ``load_members`` gives them.
+        out: folder of the results.
+        quality: thresholds of the checks.
+        save: names of ``OUTPUTS``: what is written of each film.
+        batch: films that the networks see at a time.
+        command: for ``run.json``.
+    """
+
+    def __init__(
+        self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
+        save: Iterable[str] = tuple(OUTPUTS), batch: int = BATCH, command: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.source, self.members, self.out = source, members, out
+        self.quality = quality or QualityConfig()
+        self.save = [kind for kind in OUTPUTS if kind in set(save)]
+        self.batch, self.command = batch, command
+        self.films = source.films  # named once the journal knows the roots
+
+    def __call__(self) -> Summary:
+        """Runs.
+
+        Raises:
+            InferenceError, RunError: there is too little memory.
+            FormatError: a newer program wrote what is there.
+            OSError: a result cannot be written.
+            KeyboardInterrupt: after the tables are written of the films that are done.
+        """
+        with self._open_journal() as journal:
+            return self._run(journal)
+
+    def _run(self, journal: Journal) -> Summary:
+        before = journal.results()
+        self._forget_renamed(journal)
+        fresh = [film for film in self.films if film not in journal]
+        todo = [(place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film)]
+        self._report(len(todo), len(todo) - len(fresh))
+        journal.open()
+        self._set_unwanted_aside(fresh)
+        batch = min(self.batch, len(self.films))
+        if fresh:  # so that the time a film is that of a film
+            with step("compiling"):
+                predict(self.members, [NO_FILM], batch)
+        ids = journal.assign_ids(self.films)
+        skipped = {name_in_tables(film, self.source.roots, journal): reason for film, reason in self.source.unreadable}
+
+        def skip(film: Film, reason: str) -> None:
+            skipped[film.name] = reason
+            journal.forget(film)  # one whose files were to be made from its record
+            warn(f"skipped {film.path}: {reason}")
+            bar.update()
+
+        started, finished = time.perf_counter(), False
+        try:
+            entries = self._work_through(todo, journal, batch, skip)
+            done = len(self.films) - len(todo)
+            with progress(name="inference", total=len(self.films), done=done) as bar, closing(entries):
+                for film, entry in entries:
+                    if "id" not in entry:  # one from the journal has it
+                        journal.add(film, {"id": ids[journal.key(film)], **entry})
+                    bar.update()
+            self._set_stale_aside(journal, before)
+            finished = True
+        finally:  # a stopped run leaves whole tables too
+            seconds = time.perf_counter() - started
+            images = self._write_tables(journal)
+            self._write_provenance(images, skipped, seconds, finished)
+        detail(f"{len(todo)} films: {seconds:.1f} s; tables: {time.perf_counter() - started - seconds:.1f} s")
+        return Summary(images, len(skipped), sum(film in journal for film in fresh), seconds)
+
+    def _open_journal(self) -> Journal:
+        """The journal of these networks and sources, with the films that are as they were when they were done."""
+        config = self.members[0].network.config
+        settings = {
+            "command": "inference.py",
+            "answers": RESULTS_VERSION,
+            "weights": [member.sha256 for member in self.members],
+            "laterality": config.laterality,
+            "detection": [config_to_dict(member.network.config)["detection"] for member in self.members],
+            "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
+        }
+        path = self.out / JOURNAL
+        journal = Journal(path, settings, KEYS)
+        others = journal.find_roots(self.source.roots)
+        if journal.is_other or others:
+            folder = set_aside(self.out, (*_RESULTS, JOURNAL))
+            what = "another source" if others else "other weights or settings, or of an older program"
+            inform(f"{self.out}: holds another run's results, of {what}; begun anew, they are kept in "
+                   f"{folder.name if folder else self.out}")
+            journal = Journal(path, settings, KEYS)
+            journal.find_roots(self.source.roots)
+        self.films = name_films(self.films, self.source.roots, journal)
+        journal.forget_changed(progress(self.films, name="checking", total=len(self.films)))
+        return journal
+
+    def _forget_renamed(self, journal: Journal) -> None:
+        """Forgets films whose files have other names now, as another film took theirs."""
+        for film in self.films:
+            if film in journal and journal.result(film) != film.result:
+                journal.forget(film)
+
+    def _missing(self, film: Film) -> list[str]:
+        """The kinds of files that are wanted of a film and not there."""
+        return [kind for kind in self.save if not (self.out / kind / film.result).is_file()]
+
+    def _report(self, todo: int, recorded: int) -> None:
+        count = len(self.films)
+        if todo < count:
+            inform(f"{self.out}: going on with a run of the same weights and source, "
+                   f"{count - todo} of {count} films are done")
+        if recorded:
+            inform(f"{self.out}: {recorded} films lack some of {', '.join(self.save)}, which are made from their records")
+
+    def _set_unwanted_aside(self, films: Iterable[Film]) -> None:
+        """Sets aside files of films to be done that this run does not save: they would be of earlier contents."""
+        self._set_aside((film.result for film in films), [kind for kind in OUTPUTS if kind not in self.save])
+
+    def _set_stale_aside(self, journal: Journal, before: set[str]) -> None:
+        """Sets aside what no table lists: results of films that are gone, renamed, or cannot be read any more."""
+        current = {film.result for film in self.films if film in journal}
+        self._set_aside((before | {film.result for film in self.films}) - current, OUTPUTS)
+
+    def _set_aside(self, results: Iterable[str], kinds: Iterable[str]) -> None:
+        folder = set_aside(self.out, [f"{kind}/{name}" for name in sorted(results) for kind in kinds])
+        if folder:
+            inform(f"{self.out}: results of films that changed, are gone or cannot be read any more are kept in "
+                   f"{folder.name}")
+
+    def _work_through(
+        self, films: Sequence[tuple[int, Film]], journal: Journal, batch: int, skip: Callable[[Film, str], None]
+    ) -> Generator[tuple[Film, Entry]]:
+        """Each film with its record, what was missing of its files written; a record of the journal has its id."""
+        laterality = self.members[0].network.config.laterality
+
+        def read(film: Film) -> tuple[Film, ReadFilm]:
+            return film, read_once(film.path)
+
+        def predict_batch(batch_of: Sequence[tuple[Film, ReadFilm] | None]) -> list[Sequence[Prediction] | Entry]:
+            records = [_record_of(*item, journal) if item else None for item in batch_of]
+            pixels = [equalise(item[1].radiograph.pixels) if item and not record else NO_FILM
+                      for item, record in zip(batch_of, records, strict=True)]
+            if all(record or not item for item, record in zip(batch_of, records, strict=True)):
+                return [record or [] for record in records]
+            predictions = predict(self.members, pixels, batch)
+            return [record or of_film for record, of_film in zip(records, predictions, strict=True)]
+
+        def finish(film: Film, item: tuple[Film, ReadFilm], predicted: Sequence[Prediction] | Entry) -> Entry:
+            read_film = item[1]
+            if isinstance(predicted, dict):
+                found, kinds = recorded_result(predicted), self._missing(film)
+            else:
+                found, kinds = film_result(self.members, read_film.radiograph, read_film.inverted, predicted), self.save
+            contents = {kind: OUTPUTS[kind](read_film.radiograph.pixels, found, laterality) for kind in kinds}
+            for kind, content in contents.items():
+                write_bytes(self.out / kind / film.result, content)
+            known_by = {"result": film.result, "version": read_film.version, "digest": read_film.digest}
+            return {**known_by, **found.record}
+
+        return work_through(films, read, predict_batch, finish, batch, skip)
+
+    def _write_tables(self, journal: Journal) -> list[dict[str, Any]]:
+        """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` has of each film."""
+        config = self.members[0].network.config
+        images = []
+        with tables(self.out) as add:
+            for film in self.films:
+                if film not in journal:
+                    continue
+                record = journal.read(film)
+                reasons = review_reasons(record, self.quality, config.bag.min_agreement)
+                row = measurements(record, record["id"], film.name, config.laterality, len(self.members), reasons)
+                add(row, coco_results(record, record["id"], reasons))
+                images.append({
+                    "id": record["id"], "file_name": film.name, "height": record["height"], "width": record["width"],
+                    "inverted": record["inverted"], "turned": record["turned"], "lungs": len(record["lungs"]),
+                    "review": bool(reasons), "reasons": reasons,
+                })  # fmt: skip
+        return images
+
+    def _write_provenance(
+        self, images: Sequence[dict[str, Any]], skipped: dict[str, str], seconds: float, finished: bool
+    ) -> None:
+        write_json(self.out / RUN, provenance(self.command, self.members) | {
+            "quality": asdict(self.quality),
+            "save": self.save,
+            "finished": finished,
+            "seconds": round(seconds, 2),
+            "images": images,
+            "categories": [{"id": category, "name": name} for category, name in CATEGORIES.items()],
+            "skipped": [{"file": name, "reason": writable(reason)} for name, reason in sorted(skipped.items())],
+            "passed_over": dict(self.source.passed_over),
+        })  # fmt: skip
+
+
+def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:
+    """A film's record, where the journal has one and the film is still the same."""
+    if film not in journal:
+        return None
+    record = journal.read(film)
+    return record if record["digest"] == read.digest else None
+
+
+def summary_lines(summary: Summary, out: Path, save: Iterable[str]) -> list[str]:
+    """What a person wants to know of a run at its end."""
+    images, lungs = summary.images, Counter(image["lungs"] for image in summary.images)
+    pace = f"; {1000 * summary.seconds / summary.predicted:.0f} ms a film" if summary.predicted else ""
+    written = (*(f"{kind}/" for kind in save), COCO_RESULTS, MEASUREMENTS, RUN)
+    lines = [
+        f"{len(images)} films: both lungs on {lungs[2]}, one on {lungs[1]}, none on {lungs[0]}; "
+        f"{summary.skipped} files skipped{pace}",
+        f"{out}: {', '.join(written)}",
+    ]
+    reasons = Counter(reason.partition(" (")[0] for image in images for reason in image["reasons"])
+    if images:
+        listed = f": {', '.join(f'{count} {reason}' for reason, count in reasons.most_common())}" if reasons else ""
+        lines.append(f"{sum(image['review'] for image in images)} of {len(images)} films are for review{listed} "
+                     f"(reasons in {MEASUREMENTS})")
+    return lines

@@ -1,0 +1,168 @@
+"""Trains the members of a bag one after another, each in two stages, and goes on where it was stopped.
+
+What is written, for member K of the config NAME:
+
+- ``OUT/NAME_K.weights.h5``, the weights in 16 bits with their config inside, and ``OUT/NAME_K.yaml``, the config
+- ``RUNS/NAME_K``, as ``run_folder`` describes it, with TensorBoard's event files
+
+On one machine a training that was stopped and gone on with ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from mask_rcnn.config import READING_SECTIONS, Config, differing_keys, learned_part
+from mask_rcnn.run.folder import sole_run
+from mask_rcnn.system.console import inform, note, step
+from mask_rcnn.system.files import remove_partials_of, write_bytes
+from mask_rcnn.training import run_folder
+from mask_rcnn.training.callbacks import callbacks_of
+from mask_rcnn.training.films import Films
+from mask_rcnn.training.report import epoch_report
+from mask_rcnn.training.run_folder import TrainingError
+from mask_rcnn.training.stages import schedule_of, stages_of
+from mask_rcnn.weights import checkpoint
+
+if TYPE_CHECKING:
+    from mask_rcnn.dataset.training_films import TrainingFilm
+    from mask_rcnn.model import MaskRCNN
+
+
+def train_bag(
+    config: Config, members: Iterable[int], out: Path, runs: Path, initial_weights: Path | None = None
+) -> list[Path]:
+    """Trains those of these members, from 1, that are not trained yet; returns the weights of all of them.
+
+    Args:
+        out: folder of the weights.
+        runs: folder of checkpoints and TensorBoard.
+        initial_weights: a file to start from, ``imagenet``, or None for random weights.
+
+    Raises:
+        DatasetError: the films cannot be read, or used.
+        CheckpointError, TrainingError, RunError: as ``train_member``, or weights that are there are another config's.
+    """
+    weights = {member: out / f"{config.name}_{member}{checkpoint.ENDING}" for member in members}
+    waiting = [member for member, path in weights.items() if not is_trained(config, path)]
+    if waiting:
+        films = Films(config)
+    for member in waiting:
+        train_member(config, member, films, out, runs, initial_weights)
+    return list(weights.values())
+
+
+def is_trained(config: Config, weights: Path) -> bool:
+    """Whether a member's final weights are there.
+
+    Raises:
+        CheckpointError: they are torn.
+        TrainingError: they were trained by another config.
+    """
+    if not weights.exists():
+        return False
+    held = checkpoint.read_config(weights)
+    if learned_part(held) != learned_part(config):
+        raise TrainingError(f"{weights}: trained with another config; move it away or give this config another name")
+    inform(f"{weights}: already trained; delete it to train it again")
+    differing = differing_keys(config, held, READING_SECTIONS)
+    if differing:
+        inform(f"{weights}: keeps its own {', '.join(differing)}; inference.py --set {differing[0]}=VALUE changes such "
+               "values without training")
+    return True
+
+
+def train_member(
+    config: Config, member: int, films: Films, out: Path, runs: Path, initial_weights: Path | None = None
+) -> None:
+    """Trains one member, or what is left of its training, and writes its weights.
+
+    Raises:
+        CheckpointError: the weights to start from, or the checkpoint to go on from, cannot be used.
+        TrainingError: the checkpoint is another config's, or was begun with other films or weights; or a loss is no longer
+            finite.
+        RunError: another process trains it.
+    """
+    run = runs / f"{config.name}_{member}"
+    out.mkdir(parents=True, exist_ok=True)
+    with sole_run(run):
+        for ending in (checkpoint.ENDING, ".yaml"):  # other members may be written to the same folder
+            remove_partials_of(out / f"{run.name}{ending}")
+        own = films.of_member(member)
+        begun = run_folder.beginning(own, films.validation, initial_weights)
+        model = _train(config, config.seed + member, own, films.validation, run, begun, initial_weights)
+        _write(model, member, own, begun, out / f"{run.name}{checkpoint.ENDING}")
+
+
+def _train(
+    config: Config, seed: int, own: Sequence[TrainingFilm], held_out: Sequence[TrainingFilm], run: Path,
+    begun: Mapping[str, str], initial_weights: Path | None,
+) -> MaskRCNN:  # fmt: skip
+    """The trained model; its checkpoint and log lie in ``run``."""
+    import keras
+
+    from mask_rcnn.dataset.batches import TrainingBatches
+    from mask_rcnn.model import MaskRCNN
+
+    name, last = run.name, run_folder.checkpoint_path(run)
+    done = run_folder.read_progress(run, config, begun)
+    run_folder.cut_log(run, done.epochs)
+    keras.utils.set_random_seed(seed)
+    with step("building the network"):
+        model = MaskRCNN(config, config.training.precision)
+    if done.epochs:
+        model.load_weights(last)
+        inform(f"{name}: going on after epoch {done.epochs}")
+    elif initial_weights is not None:
+        inform(f"{name}: starting from {initial_weights}")
+        for line in checkpoint.start_from(model.network, initial_weights):
+            inform(f"{name}: {line}")
+    run_folder.restore_random_state(model, done.random_state)
+    different = count_different(own)
+    inform(f"{name}: {len(own)} training films, {different} of them different; {len(held_out)} to validate on")
+    if initial_weights is None and config.training.heads_epochs:
+        inform(f"{name}: from random weights there is nothing to freeze: the first stage trains all layers too")
+
+    stages = stages_of(config.training, from_random=initial_weights is None)
+    validation = TrainingBatches(held_out, config, seed, augment=False) if held_out else None
+    for stage in stages:
+        start = max(stage.first, done.epochs)
+        if start >= stage.end:
+            continue
+        batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
+        note("compiling")  # the first step waits for it
+        model.compile(schedule_of(config.training, stage, len(batches)), stage.layers)
+        if done.epochs > stage.first:
+            checkpoint.resume(model.network, last)  # once more: in the middle of a stage its optimiser goes on as well
+        callbacks = [*callbacks_of(model, held_out, run, begun), epoch_report(name, stages[-1].end, len(batches))]
+        model.fit_stage(batches, validation, start, stage.end, callbacks, verbose=0)
+    return model
+
+
+def _write(model: MaskRCNN, member: int, own: Sequence[TrainingFilm], begun: Mapping[str, str], path: Path) -> None:
+    """Writes the final weights, and beside them the config."""
+    import keras
+
+    notes = {  # nothing that a stopped training would have otherwise
+        "command": " ".join(sys.argv),
+        "member": member,
+        "films": count_different(own),
+        "begun_with": begun,
+        "laterality": model.config.laterality,
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+    }
+    text = yaml.safe_dump(checkpoint.config_in_file(model.config), sort_keys=False, allow_unicode=True)
+    write_bytes(path.with_name(f"{path.name.removesuffix(checkpoint.ENDING)}.yaml"), text.encode("utf-8"))
+    checkpoint.save(model.network, model.config, path, notes=notes)
+    print(f"{path.name.removesuffix(checkpoint.ENDING)}: written to {path}", flush=True)
+
+
+def count_different(films: Sequence[TrainingFilm]) -> int:
+    """How many films there are, each counted once."""
+    return len({film.record.path for film in films})

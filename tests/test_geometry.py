@@ -8,7 +8,11 @@ import numpy as np
 import pytest
 
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.results.geometry import apex, costophrenic_point, perimeter
+from mask_rcnn.results.geometry import apex, costophrenic_point, outline_length, outline_steps
+
+
+def perimeter(mask: np.ndarray, spacing: tuple[float, float] = (1.0, 1.0)) -> float:
+    return outline_length(outline_steps(mask), spacing)
 
 
 def disc(radius: int) -> np.ndarray:
@@ -28,6 +32,8 @@ def test_the_perimeter_of_known_shapes() -> None:
     single = np.zeros((5, 5), bool)
     single[2, 2] = True
     assert perimeter(single) == 0
+    corner = np.eye(3, dtype=bool)  # there and back
+    assert outline_steps(corner) == (0, 0, 4) and perimeter(corner, (3.0, 4.0)) == 4 * 5
 
 
 def test_a_hole_does_not_count_in_the_perimeter() -> None:

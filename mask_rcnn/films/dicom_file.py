@@ -29,7 +29,7 @@ ATTRIBUTES = (
     "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
     "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
-    "PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor",
+    "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor",
     "PatientOrientation", "ViewPosition", "ViewCodeSequence", "Laterality", "ImageLaterality",
     "FieldOfViewHorizontalFlip",
 )  # fmt: skip

@@ -45,9 +45,10 @@ def film_result(
         InferenceError: there is too little memory.
     """
     shape = film.pixels.shape
-    lungs = bag_film(paste(members, predictions, shape), members[0].network.config.bag)
+    config = members[0].network.config
+    lungs = bag_film(paste(members, predictions, shape), config.bag)
     labels = label_mask(lungs, shape)
-    return FilmResult(lungs, labels, result_record(film, inverted, lungs, labels, len(members)))
+    return FilmResult(lungs, labels, result_record(film, inverted, lungs, labels, len(members), config.laterality))
 
 
 def recorded_result(record: Mapping[str, Any]) -> FilmResult:

@@ -19,7 +19,9 @@ import numpy as np
 
 from mask_rcnn.bag.members import Member, predict
 from mask_rcnn.config import QualityConfig, config_to_dict
+from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.inference.film import film_result, recorded_result
 from mask_rcnn.inference.outputs import OUTPUTS
 from mask_rcnn.inference.provenance import provenance
@@ -225,7 +227,7 @@ class InferenceRun:
             for film in self.films:
                 if film not in journal:
                     continue
-                record = journal.read(film)
+                record = self._record(film, journal)
                 reasons = review_reasons(record, self.quality, config.bag.min_agreement)
                 row = measurements(record, record["id"], film.name, config.laterality, len(self.members), reasons)
                 add(row, coco_results(record, record["id"], reasons))
@@ -235,6 +237,18 @@ class InferenceRun:
                     "review": bool(reasons), "reasons": reasons,
                 })  # fmt: skip
         return images
+
+    def _record(self, film: Film, journal: Journal) -> Entry:
+        """A film's record; where its own file gives no spacing, with that of the file beside it, as it is today."""
+        record = journal.read(film)
+        if record.get("spacing") is None:
+            try:
+                spacing, calibration = read_sidecar(film.path)
+            except FilmError as error:
+                warn(str(error))
+            else:
+                record |= {"spacing": spacing, "calibration": calibration and calibration._asdict()}
+        return record
 
     def _write_provenance(
         self, images: Sequence[dict[str, Any]], skipped: dict[str, str], seconds: float, finished: bool

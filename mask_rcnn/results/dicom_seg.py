@@ -10,10 +10,12 @@ Shapes
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import uuid
 import warnings
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,7 @@ import numpy as np
 
 from mask_rcnn.films.images import FilmError, in_one_line
 from mask_rcnn.films.orientation import turn_back
-from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG
-from mask_rcnn.system.files import replacing
+from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.version import __version__
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ NAME = "Left and right lung on chest X-rays, Mask R-CNN"  # of the algorithm, 64
 MANUFACTURER = "open source"
 SERIES_NUMBER = 8001  # a number that no modality gives
 
-_LUNG = ("39607008", "SCT", "Lung")
-_LEFT, _RIGHT = ("7771000", "SCT", "Left"), ("24028007", "SCT", "Right")
+LUNG = ("39607008", "SCT", "Lung")
+SIDE_CODES = {LEFT_LUNG: ("7771000", "SCT", "Left"), RIGHT_LUNG: ("24028007", "SCT", "Right")}
 
 # What a Segmentation takes over from its film and needs, empty where it is not known (type 2 of PS3.3, C.7.1.1 and C.7.2.1).
 _TAKEN_OVER = (
@@ -47,15 +48,12 @@ class SegmentationError(ValueError):
     """A film of which no Segmentation can be made; the message gives the reason and the remedy."""
 
 
-def write_segmentation(
-    path: Path, film: Path, labels: np.ndarray, turned: str, laterality: str, identity: str
-) -> None:
-    """Writes the lungs of a DICOM film as a Segmentation object; the file is whole, or as it was before.
+def segmentation_dicom(film: Path, labels: np.ndarray, turned: str, laterality: str, identity: str) -> bytes:
+    """The lungs of a DICOM film as the content of a file with a Segmentation object.
 
     The same film, labels and identity give the same UIDs, so that an archive takes a second export for the first.
 
     Args:
-        path: of the file to write.
         film: of the DICOM film, whose header is read again: nothing else keeps a patient's name.
         labels: on the film as it was turned upright.
         turned: how it was turned, in the words of ``orientation.upright``.
@@ -65,18 +63,30 @@ def write_segmentation(
     Raises:
         SegmentationError: highdicom is not installed, lungs are named by image side, or the header lacks what a Segmentation
             refers to.
-        OSError: it cannot be written.
     """
-    if laterality != "patient":
-        raise SegmentationError(
-            "DICOM segmentations name the patient's lungs; these networks name image sides: leave out dicom-seg"
-        )
+    check_usable(laterality)
     try:
-        segmentation = segmentation_of(read_header(film), turn_back(labels, turned), identity)
+        header = read_header(film)
     except FilmError as error:
         raise SegmentationError(str(error)) from error
-    with replacing(path) as file:
-        segmentation.save_as(file)
+    return content_of(segmentation_of(header, turn_back(labels, turned), identity))
+
+
+def check_usable(laterality: str = "patient") -> None:
+    """Raises a SegmentationError where no DICOM objects can be written, whatever the film."""
+    if find_spec("highdicom") is None:
+        raise SegmentationError('DICOM objects need highdicom, which is not installed; pip install highdicom, or '
+                                'pip install ".[dicom]" in the repository')
+    if laterality != "patient":
+        raise SegmentationError("DICOM objects name the patient's lungs, and these networks name image sides; leave "
+                                "dicom-seg and dicom-sr out of --save")
+
+
+def content_of(dataset: Dataset) -> bytes:
+    """A dataset as the content of a file."""
+    buffer = io.BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
 
 
 def read_header(film: Path) -> Dataset:
@@ -102,12 +112,10 @@ def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segme
         identity: of the networks.
 
     Raises:
-        SegmentationError: highdicom is not installed, no lung was found, or the header lacks a UID or the film's size.
+        SegmentationError: no lung was found, or the header lacks a UID or the film's size.
     """
-    try:
-        from highdicom.seg import Segmentation, SegmentationTypeValues
-    except ImportError as error:
-        raise SegmentationError("dicom-seg needs highdicom; install it: pip install highdicom") from error
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+
     lacking = [name for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")
                if not header.get(name)]  # fmt: skip
     if lacking:
@@ -124,13 +132,13 @@ def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segme
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # highdicom warns of names and values that it takes over as they are
         segmentation = Segmentation(
-            source_images=[_complete(header)],
+            source_images=[completed(header)],
             pixel_array=numbered[None],
             segmentation_type=SegmentationTypeValues.BINARY,
             segment_descriptions=[_description(number, category) for number, category in enumerate(found, start=1)],
-            series_instance_uid=_uid("series", header.SeriesInstanceUID, identity),
+            series_instance_uid=uid_of("series", header.SeriesInstanceUID, identity),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=_uid("instance", header.SOPInstanceUID, identity, numbered.tobytes()),
+            sop_instance_uid=uid_of("instance", header.SOPInstanceUID, identity, numbered.tobytes()),
             instance_number=1,
             manufacturer=MANUFACTURER,
             manufacturer_model_name=NAME,
@@ -159,21 +167,20 @@ def _description(number: int, category: int) -> SegmentDescription:
         segment_number=number,
         segment_label=CATEGORIES[category].replace("_", " ").capitalize(),
         segmented_property_category=codes.SCT.AnatomicalStructure,
-        segmented_property_type=CodedConcept(_LUNG[0], _LUNG[1], _LUNG[2]),
+        segmented_property_type=CodedConcept(*LUNG),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=AlgorithmIdentificationSequence(
             name=NAME, version=__version__, family=codes.DCM.ArtificialIntelligence
         ),
         tracking_id=CATEGORIES[category],
-        tracking_uid=_uid("tracking", CATEGORIES[category]),
+        tracking_uid=uid_of("tracking", CATEGORIES[category]),
     )
-    side = _LEFT if category == LEFT_LUNG else _RIGHT
     (kind,) = description.SegmentedPropertyTypeCodeSequence
-    kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*side)]
+    kind.SegmentedPropertyTypeModifierCodeSequence = [CodedConcept(*SIDE_CODES[category])]
     return description
 
 
-def _complete(header: Dataset) -> Dataset:
+def completed(header: Dataset) -> Dataset:
     """The header with empty values for what a Segmentation takes over and the film does not have."""
     complete = deepcopy(header)
     for name in _TAKEN_OVER:
@@ -184,7 +191,7 @@ def _complete(header: Dataset) -> Dataset:
     return complete
 
 
-def _uid(*parts: Any) -> Any:
+def uid_of(*parts: Any) -> Any:
     """A UID that follows from its parts (PS3.5, B.2: 2.25 and a UUID's number)."""
     from highdicom import UID
 

@@ -6,9 +6,24 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mask_rcnn.films.names import film_stem
+from mask_rcnn.lungs import CATEGORIES
 
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
-OVERLAYS, MASKS = "overlays", "masks"
+OVERLAYS, MASKS, PROBABILITIES, DICOM_SEG, DICOM_SR = "overlays", "masks", "probabilities", "dicom-seg", "dicom-sr"
+
+
+def file_names(kind: str, result: str) -> tuple[str, ...]:
+    """The files of a kind of a film, relative to the run's folder; one a lung of probabilities, in the order of the ids.
+
+    Args:
+        kind: a name that ``--save`` takes.
+        result: of the film, as ``result_names`` gives it.
+    """
+    if kind == PROBABILITIES:
+        return tuple(f"{kind}/{lung}/{result}" for lung in CATEGORIES.values())
+    if kind in (DICOM_SEG, DICOM_SR):
+        return (f"{kind}/{result.removesuffix('.png')}.dcm",)
+    return (f"{kind}/{result}",)
 
 
 def result_names(films: Sequence[str]) -> list[str]:

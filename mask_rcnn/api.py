@@ -133,7 +133,7 @@ class Bag:
 
     def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
         radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts, film.calibration)
-        lungs, labels, record = film_result(self.members, radiograph, film.inverted, predictions)
+        lungs, labels, record, _ = film_result(self.members, radiograph, film.inverted, predictions)
         reasons = review_reasons(record, self.quality, self.config.bag.min_agreement)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)

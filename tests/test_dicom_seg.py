@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import films
 import numpy as np
@@ -14,7 +15,7 @@ from pydicom import dcmread
 from mask_rcnn.films.orientation import turn_back, turn_likewise
 from mask_rcnn.films.radiograph import read_radiograph
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.results.dicom_seg import SegmentationError, write_segmentation
+from mask_rcnn.results.dicom_seg import SegmentationError, segmentation_dicom
 
 pytest.importorskip("highdicom", reason="highdicom is not installed")
 
@@ -30,6 +31,10 @@ def labels_of(shape: tuple[int, ...]) -> np.ndarray:
     labels = np.zeros(shape, np.uint8)
     labels[10:40, 30:42], labels[12:36, 5:15] = LEFT_LUNG, RIGHT_LUNG
     return labels
+
+
+def write_segmentation(path: Path, *given: Any) -> None:
+    path.write_bytes(segmentation_dicom(*given))
 
 
 def write_film(path: Path, **attributes: object) -> Path:
@@ -90,7 +95,7 @@ def test_the_same_lungs_have_the_same_uids(tmp_path: Path) -> None:
         ({"StudyInstanceUID": ""}, labels_of((64, 48)), "patient", "its header lacks StudyInstanceUID; "),
         ({}, labels_of((48, 64)), "patient", "its header has 48 x 64 pixels, its masks 64 x 48; "),
         ({}, np.zeros((64, 48), np.uint8), "patient", "no lung was found"),
-        ({}, labels_of((64, 48)), "image", "name image sides: leave out dicom-seg"),
+        ({}, labels_of((64, 48)), "image", "these networks name image sides; leave "),
     ],
 )
 def test_what_has_no_segmentation(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mask_rcnn.bag.members import SETTABLE, InferenceError, expand, load_members, split_settings
 from mask_rcnn.config import ConfigError
-from mask_rcnn.inference.outputs import OUTPUTS
+from mask_rcnn.inference.outputs import BY_DEFAULT, OUTPUTS, check_outputs
 from mask_rcnn.inference.run import BATCH, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
@@ -38,6 +38,7 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     quality, of_networks = split_settings(arguments.settings)
+    check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
     with sole_run(arguments.out):
@@ -65,8 +66,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", action="extend", metavar="PATH",
                         help="weights of one network or several, whose results are bagged: files, folders or glob patterns "
                              "(default: the five networks that ship)")
-    parser.add_argument("--save", type=names_among(OUTPUTS), default=list(OUTPUTS), metavar="LIST",
-                        help=f"what to write of each film, of {','.join(OUTPUTS)} (default: all)")
+    parser.add_argument("--save", type=names_among(OUTPUTS), default=list(BY_DEFAULT), metavar="LIST",
+                        help=f"what to write of each film, of {','.join(OUTPUTS)} (default: {','.join(BY_DEFAULT)}); "
+                             "the last two of DICOM films alone")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",

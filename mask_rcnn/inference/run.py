@@ -7,6 +7,7 @@ of whose files some are missing, as ``--save`` may want more than before, gets t
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -19,15 +20,17 @@ import numpy as np
 
 from mask_rcnn.bag.members import Member, predict
 from mask_rcnn.config import QualityConfig, config_to_dict
-from mask_rcnn.films.images import FilmError
+from mask_rcnn.films.dicom import is_dicom
+from mask_rcnn.films.images import FilmError, read_head
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.inference.film import film_result, recorded_result
-from mask_rcnn.inference.outputs import OUTPUTS
+from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, Finished, check_outputs
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, RUN
+from mask_rcnn.results.dicom_seg import SegmentationError
+from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, PROBABILITIES, RUN, file_names
 from mask_rcnn.results.records import KEYS, review_reasons
 from mask_rcnn.results.tables import coco_results, measurements, tables
 from mask_rcnn.run.engine import ReadFilm, read_once, work_through
@@ -66,17 +69,31 @@ class InferenceRun:
         save: names of ``OUTPUTS``: what is written of each film.
         batch: films that the networks see at a time.
         command: for ``run.json``.
+
+    Raises:
+        InferenceError: files of these kinds cannot be written.
     """
 
     def __init__(
         self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
-        save: Iterable[str] = tuple(OUTPUTS), batch: int = BATCH, command: Sequence[str] = (),
+        save: Iterable[str] = BY_DEFAULT, batch: int = BATCH, command: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.source, self.members, self.out = source, members, out
         self.quality = quality or QualityConfig()
         self.save = [kind for kind in OUTPUTS if kind in set(save)]
         self.batch, self.command = batch, command
         self.films = source.films  # named once the journal knows the roots
+        config = members[0].network.config
+        check_outputs(self.save, config.laterality)
+        self.settings = {  # what a film's result depends on besides the film
+            "command": "inference.py",
+            "answers": RESULTS_VERSION,
+            "weights": [member.sha256 for member in members],
+            "laterality": config.laterality,
+            "detection": [config_to_dict(member.network.config)["detection"] for member in members],
+            "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
+        }
+        self.dicom = {film.path for film in self.films if OF_DICOM & set(self.save) and _is_dicom(film.path)}
 
     def __call__(self) -> Summary:
         """Runs.
@@ -93,11 +110,15 @@ class InferenceRun:
     def _run(self, journal: Journal) -> Summary:
         before = journal.results()
         self._forget_renamed(journal)
+        unwanted = [film for film in self.films if film not in journal]
+        self._forget_without_predictions(journal)
         fresh = [film for film in self.films if film not in journal]
-        todo = [(place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film)]
+        todo = [
+            (place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film, journal)
+        ]
         self._report(len(todo), len(todo) - len(fresh))
         journal.open()
-        self._set_unwanted_aside(fresh)
+        self._set_unwanted_aside(unwanted)
         batch = min(self.batch, len(self.films))
         if fresh:  # so that the time a film is that of a film
             with step("compiling"):
@@ -131,24 +152,15 @@ class InferenceRun:
 
     def _open_journal(self) -> Journal:
         """The journal of these networks and sources, with the films that are as they were when they were done."""
-        config = self.members[0].network.config
-        settings = {
-            "command": "inference.py",
-            "answers": RESULTS_VERSION,
-            "weights": [member.sha256 for member in self.members],
-            "laterality": config.laterality,
-            "detection": [config_to_dict(member.network.config)["detection"] for member in self.members],
-            "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
-        }
         path = self.out / JOURNAL
-        journal = Journal(path, settings, KEYS)
+        journal = Journal(path, self.settings, KEYS)
         others = journal.find_roots(self.source.roots)
         if journal.is_other or others:
             folder = set_aside(self.out, (*_RESULTS, JOURNAL))
             what = "another source" if others else "other weights or settings, or of an older program"
             inform(f"{self.out}: holds another run's results, of {what}; begun anew, they are kept in "
                    f"{folder.name if folder else self.out}")
-            journal = Journal(path, settings, KEYS)
+            journal = Journal(path, self.settings, KEYS)
             journal.find_roots(self.source.roots)
         self.films = name_films(self.films, self.source.roots, journal)
         journal.forget_changed(progress(self.films, name="checking", total=len(self.films)))
@@ -160,9 +172,26 @@ class InferenceRun:
             if film in journal and journal.result(film) != film.result:
                 journal.forget(film)
 
-    def _missing(self, film: Film) -> list[str]:
-        """The kinds of files that are wanted of a film and not there."""
-        return [kind for kind in self.save if not (self.out / kind / film.result).is_file()]
+    def _forget_without_predictions(self, journal: Journal) -> None:
+        """Forgets films that lack files which are made of predictions: they are predicted again, to the same result."""
+        wanted = [kind for kind in self.save if kind in OF_PREDICTIONS]
+        for film in self.films if wanted else ():
+            if film in journal and not all(self._is_there(kind, film) for kind in wanted):
+                journal.forget(film)
+
+    def _missing(self, film: Film, journal: Journal) -> list[str]:
+        """The kinds of files that are wanted of a film of the journal and not there."""
+        missing = [kind for kind in self._kinds_of(film) if not self._is_there(kind, film)]
+        if OF_DICOM & set(missing) and not journal.read(film)["lungs"]:
+            return [kind for kind in missing if kind not in OF_DICOM]
+        return missing
+
+    def _kinds_of(self, film: Film, has_lungs: bool = True) -> list[str]:
+        """The kinds of files that are wanted of a film; DICOM objects are of DICOM films with a lung alone."""
+        return [kind for kind in self.save if kind not in OF_DICOM or (has_lungs and film.path in self.dicom)]
+
+    def _is_there(self, kind: str, film: Film) -> bool:
+        return all((self.out / name).is_file() for name in file_names(kind, film.result))
 
     def _report(self, todo: int, recorded: int) -> None:
         count = len(self.films)
@@ -171,6 +200,9 @@ class InferenceRun:
                    f"{count - todo} of {count} films are done")
         if recorded:
             inform(f"{self.out}: {recorded} films lack some of {', '.join(self.save)}, which are made from their records")
+        kinds = [kind for kind in self.save if kind in OF_DICOM]
+        if kinds and (others := count - sum(film.path in self.dicom for film in self.films)):
+            warn(f"{others} of {count} films are no DICOM: there is no {' and no '.join(kinds)} of them")
 
     def _set_unwanted_aside(self, films: Iterable[Film]) -> None:
         """Sets aside files of films to be done that this run does not save: they would be of earlier contents."""
@@ -182,7 +214,9 @@ class InferenceRun:
         self._set_aside((before | {film.result for film in self.films}) - current, OUTPUTS)
 
     def _set_aside(self, results: Iterable[str], kinds: Iterable[str]) -> None:
-        folder = set_aside(self.out, [f"{kind}/{name}" for name in sorted(results) for kind in kinds])
+        kinds = list(kinds)
+        names = [name for result in sorted(results) for kind in kinds for name in file_names(kind, result)]
+        folder = set_aside(self.out, names)
         if folder:
             inform(f"{self.out}: results of films that changed, are gone or cannot be read any more are kept in "
                    f"{folder.name}")
@@ -192,6 +226,7 @@ class InferenceRun:
     ) -> Generator[tuple[Film, Entry]]:
         """Each film with its record, what was missing of its files written; a record of the journal has its id."""
         laterality = self.members[0].network.config.laterality
+        identity = json.dumps(self.settings, sort_keys=True)
 
         def read(film: Film) -> tuple[Film, ReadFilm]:
             return film, read_once(film.path)
@@ -208,12 +243,21 @@ class InferenceRun:
         def finish(film: Film, item: tuple[Film, ReadFilm], predicted: Sequence[Prediction] | Entry) -> Entry:
             read_film = item[1]
             if isinstance(predicted, dict):
-                found, kinds = recorded_result(predicted), self._missing(film)
+                found = recorded_result(predicted)
             else:
-                found, kinds = film_result(self.members, read_film.radiograph, read_film.inverted, predicted), self.save
-            contents = {kind: OUTPUTS[kind](read_film.radiograph.pixels, found, laterality) for kind in kinds}
-            for kind, content in contents.items():
-                write_bytes(self.out / kind / film.result, content)
+                found = film_result(
+                    self.members, read_film.radiograph, read_film.inverted, predicted, PROBABILITIES in self.save
+                )
+            kinds = self._kinds_of(film, bool(found.lungs))
+            if isinstance(predicted, dict):
+                kinds = [kind for kind in kinds if not self._is_there(kind, film)]
+            done = Finished(film.path, read_film.radiograph, found, laterality, len(self.members), identity)
+            contents = _contents(done, film.result, kinds)
+            for name, content in contents.items():
+                write_bytes(self.out / name, content)
+            if not isinstance(predicted, dict):  # DICOM objects of the film as it was before, where it has none now
+                for name in {name for kind in self.save for name in file_names(kind, film.result)} - contents.keys():
+                    (self.out / name).unlink(missing_ok=True)
             known_by = {"result": film.result, "version": read_film.version, "digest": read_film.digest}
             return {**known_by, **found.record}
 
@@ -263,6 +307,24 @@ class InferenceRun:
             "skipped": [{"file": name, "reason": writable(reason)} for name, reason in sorted(skipped.items())],
             "passed_over": dict(self.source.passed_over),
         })  # fmt: skip
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path, read_head(path))
+    except FilmError:  # which reading it will say again
+        return False
+
+
+def _contents(done: Finished, result: str, kinds: Iterable[str]) -> dict[str, bytes]:
+    """A film's files, by their names below the folder of the run; what its DICOM header does not allow is said."""
+    contents: dict[str, bytes] = {}
+    for kind in kinds:
+        try:
+            contents |= zip(file_names(kind, result), OUTPUTS[kind](done), strict=True)
+        except SegmentationError as error:
+            warn(f"no {kind} of {done.path}: {error}")
+    return contents
 
 
 def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mask_rcnn.films.images import FilmError, in_one_line
+from mask_rcnn.films.images import in_one_line
 from mask_rcnn.films.orientation import turn_back
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.version import __version__
@@ -65,11 +65,7 @@ def segmentation_dicom(film: Path, labels: np.ndarray, turned: str, laterality: 
             refers to.
     """
     check_usable(laterality)
-    try:
-        header = read_header(film)
-    except FilmError as error:
-        raise SegmentationError(str(error)) from error
-    return content_of(segmentation_of(header, turn_back(labels, turned), identity))
+    return content_of(segmentation_of(header_of(film), turn_back(labels, turned), identity))
 
 
 def check_usable(laterality: str = "patient") -> None:
@@ -89,18 +85,18 @@ def content_of(dataset: Dataset) -> bytes:
     return buffer.getvalue()
 
 
-def read_header(film: Path) -> Dataset:
+def header_of(film: Path) -> Dataset:
     """The header of a DICOM film without its pixels.
 
     Raises:
-        FilmError: it cannot be read as DICOM.
+        SegmentationError: it cannot be read as DICOM.
     """
     from pydicom import dcmread
 
     try:
         return dcmread(film, stop_before_pixels=True, force=True)
     except Exception as error:  # pydicom raises nearly every built-in exception on torn files
-        raise FilmError(film, f"cannot be read as DICOM ({in_one_line(error)})", "export it again") from error
+        raise SegmentationError(f"its header cannot be read ({in_one_line(error)}); export it again") from error
 
 
 def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segmentation:
@@ -125,7 +121,7 @@ def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segme
                                 f"{labels.shape[1]} x {labels.shape[0]}; predict the film again")
     found = [category for category in CATEGORIES if (labels == category).any()]
     if not found:
-        raise SegmentationError("no lung was found, and a segmentation needs a segment")
+        raise SegmentationError("no lung was found, and a segmentation needs a segment; see measurements.csv")
     numbered = np.zeros(labels.shape, np.uint8)
     for number, category in enumerate(found, start=1):
         numbered[labels == category] = number

@@ -1,6 +1,7 @@
 """DICOM films: pixels through the transforms of their header, and the distance between pixels.
 
-Of a file's header only what concerns its pixels is read: no name or number of a patient ever enters the program.
+Of a file's header only what concerns its pixels is read: no name or number of a patient enters the program.
+DICOM objects alone, where a user wants them, are made of the whole header (``results.dicom_seg``).
 
 Shapes
     film    uint8 [height, width], grey, 0 black (air) to 255 white (bone)

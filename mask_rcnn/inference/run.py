@@ -23,8 +23,9 @@ from mask_rcnn.config import QualityConfig, config_to_dict
 from mask_rcnn.films.dicom import is_dicom
 from mask_rcnn.films.images import FilmError, read_head
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.sidecar import read_sidecar
-from mask_rcnn.inference.film import film_result, recorded_result
+from mask_rcnn.inference.film import FilmResult, film_result, recorded_result
 from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, Finished, check_outputs
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
@@ -225,8 +226,6 @@ class InferenceRun:
         self, films: Sequence[tuple[int, Film]], journal: Journal, batch: int, skip: Callable[[Film, str], None]
     ) -> Generator[tuple[Film, Entry]]:
         """Each film with its record, what was missing of its files written; a record of the journal has its id."""
-        laterality = self.members[0].network.config.laterality
-        identity = json.dumps(self.settings, sort_keys=True)
 
         def read(film: Film) -> tuple[Film, ReadFilm]:
             return film, read_once(film.path)
@@ -248,20 +247,25 @@ class InferenceRun:
                 found = film_result(
                     self.members, read_film.radiograph, read_film.inverted, predicted, PROBABILITIES in self.save
                 )
-            kinds = self._kinds_of(film, bool(found.lungs))
-            if isinstance(predicted, dict):
-                kinds = [kind for kind in kinds if not self._is_there(kind, film)]
-            done = Finished(film.path, read_film.radiograph, found, laterality, len(self.members), identity)
-            contents = _contents(done, film.result, kinds)
-            for name, content in contents.items():
-                write_bytes(self.out / name, content)
-            if not isinstance(predicted, dict):  # DICOM objects of the film as it was before, where it has none now
-                for name in {name for kind in self.save for name in file_names(kind, film.result)} - contents.keys():
-                    (self.out / name).unlink(missing_ok=True)
+            self._write_files(film, read_film.radiograph, found, is_recorded=isinstance(predicted, dict))
             known_by = {"result": film.result, "version": read_film.version, "digest": read_film.digest}
             return {**known_by, **found.record}
 
         return work_through(films, read, predict_batch, finish, batch, skip)
+
+    def _write_files(self, film: Film, radiograph: Radiograph, found: FilmResult, is_recorded: bool) -> None:
+        """Writes what is wanted of a film; of one with a record what is missing and can be made of that."""
+        laterality, identity = self.members[0].network.config.laterality, json.dumps(self.settings, sort_keys=True)
+        done = Finished(film.path, radiograph, found, laterality, len(self.members), identity)
+        kinds = self._kinds_of(film, bool(found.lungs))
+        if is_recorded:
+            kinds = [kind for kind in kinds if kind not in OF_PREDICTIONS and not self._is_there(kind, film)]
+        contents = _contents(done, film.result, kinds)
+        for name, content in contents.items():
+            write_bytes(self.out / name, content)
+        if not is_recorded:  # DICOM objects of the film as it was before, where it has none now
+            for name in {name for kind in self.save for name in file_names(kind, film.result)} - contents.keys():
+                (self.out / name).unlink(missing_ok=True)
 
     def _write_tables(self, journal: Journal) -> list[dict[str, Any]]:
         """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` has of each film."""

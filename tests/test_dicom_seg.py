@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,6 +16,7 @@ from pydicom import dcmread
 from mask_rcnn.films.orientation import turn_back, turn_likewise
 from mask_rcnn.films.radiograph import read_radiograph
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.results import dicom_seg
 from mask_rcnn.results.dicom_seg import SegmentationError, segmentation_dicom
 
 pytest.importorskip("highdicom", reason="highdicom is not installed")
@@ -106,6 +108,24 @@ def test_what_has_no_segmentation(
         write_segmentation(tmp_path / "seg.dcm", film, labels, "", laterality, "weights")
     assert reason in str(caught.value) and "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["film.dcm"]
+
+
+def test_a_header_that_breaks_something_is_said_without_quoting_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film = write_film(tmp_path / "film.dcm", PixelSpacing=0.5)  # one value, where two belong: no spacing
+    content = segmentation_dicom(film, labels_of((64, 48)), "", "patient", "weights")
+    assert b"Phantom^One" in content
+    assert "PixelMeasuresSequence" not in str(dcmread(io.BytesIO(content)))
+
+    def refuse(header: Any) -> None:
+        raise KeyError(str(header.PatientName))
+
+    monkeypatch.setattr(dicom_seg, "completed", refuse)
+    with pytest.raises(SegmentationError) as caught:
+        segmentation_dicom(film, labels_of((64, 48)), "", "patient", "weights")
+    assert str(caught.value) == "its header cannot be taken over (KeyError); export the film again from the archive"
+    film.write_bytes(b"torn")
+    with pytest.raises(SegmentationError, match=r"its header (lacks SOPClassUID|cannot be taken over)"):
+        segmentation_dicom(film, labels_of((64, 48)), "", "patient", "weights")
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy is not installed (Debian: apt install dicom3tools)")

@@ -13,7 +13,8 @@ import hashlib
 import io
 import re
 import uuid
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mask_rcnn.films.images import in_one_line
 from mask_rcnn.films.orientation import turn_back
+from mask_rcnn.films.spacing import PIXEL, plausible_spacing
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.version import __version__
 
@@ -61,11 +62,12 @@ def segmentation_dicom(film: Path, labels: np.ndarray, turned: str, laterality: 
         identity: of the networks, such as the digests of their weights.
 
     Raises:
-        SegmentationError: highdicom is not installed, lungs are named by image side, or the header lacks what a Segmentation
-            refers to.
+        SegmentationError: highdicom is not installed, lungs are named by image side, or the header cannot be read or lacks
+            what a Segmentation refers to.
     """
     check_usable(laterality)
-    return content_of(segmentation_of(header_of(film), turn_back(labels, turned), identity))
+    with header_at_fault():
+        return content_of(segmentation_of(header_of(film), turn_back(labels, turned), identity))
 
 
 def check_usable(laterality: str = "patient") -> None:
@@ -86,17 +88,25 @@ def content_of(dataset: Dataset) -> bytes:
 
 
 def header_of(film: Path) -> Dataset:
-    """The header of a DICOM film without its pixels.
-
-    Raises:
-        SegmentationError: it cannot be read as DICOM.
-    """
+    """The header of a DICOM film without its pixels; raises nearly every built-in exception on torn files."""
     from pydicom import dcmread
 
+    return dcmread(film, stop_before_pixels=True, force=True)
+
+
+@contextmanager
+def header_at_fault() -> Iterator[None]:
+    """Raises what goes wrong in the block as a SegmentationError: pydicom and highdicom raise nearly every built-in exception.
+
+    Their messages are not handed on, since they may quote the header, and with it the patient's name.
+    """
     try:
-        return dcmread(film, stop_before_pixels=True, force=True)
-    except Exception as error:  # pydicom raises nearly every built-in exception on torn files
-        raise SegmentationError(f"its header cannot be read ({in_one_line(error)}); export it again") from error
+        yield
+    except (SegmentationError, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"its header cannot be taken over ({type(error).__name__})"
+        raise SegmentationError(f"{reason}; export the film again from the archive") from error
 
 
 def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segmentation:
@@ -125,27 +135,24 @@ def segmentation_of(header: Dataset, labels: np.ndarray, identity: str) -> Segme
     numbered = np.zeros(labels.shape, np.uint8)
     for number, category in enumerate(found, start=1):
         numbered[labels == category] = number
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom warns of names and values that it takes over as they are
-        segmentation = Segmentation(
-            source_images=[completed(header)],
-            pixel_array=numbered[None],
-            segmentation_type=SegmentationTypeValues.BINARY,
-            segment_descriptions=[_description(number, category) for number, category in enumerate(found, start=1)],
-            series_instance_uid=uid_of("series", header.SeriesInstanceUID, identity),
-            series_number=SERIES_NUMBER,
-            sop_instance_uid=uid_of("instance", header.SOPInstanceUID, identity, numbered.tobytes()),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            manufacturer_model_name=NAME,
-            software_versions=__version__,
-            device_serial_number="none",
-            series_description="Left and right lung, found by a program",
-            content_label="LUNGS",
-        )
+    segmentation = Segmentation(
+        source_images=[completed(header)],
+        pixel_array=numbered[None],
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_description(number, category) for number, category in enumerate(found, start=1)],
+        series_instance_uid=uid_of("series", header.SeriesInstanceUID, identity),
+        series_number=SERIES_NUMBER,
+        sop_instance_uid=uid_of("instance", header.SOPInstanceUID, identity, numbered.tobytes()),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        manufacturer_model_name=NAME,
+        software_versions=__version__,
+        device_serial_number="none",
+        series_description="Left and right lung, found by a program",
+        content_label="LUNGS",
+    )
     segmentation.PatientOrientation = header.get("PatientOrientation") or []
-    spacing = header.get("PixelSpacing")
-    if spacing is None or not all(float(value) > 0 for value in spacing):
+    if plausible_spacing(header, PIXEL) is None:
         for group in (segmentation.SharedFunctionalGroupsSequence, segmentation.PerFrameFunctionalGroupsSequence):
             for item in group:
                 if "PixelMeasuresSequence" in item:
@@ -184,6 +191,8 @@ def completed(header: Dataset) -> Dataset:
             setattr(complete, name, None if name == "PatientName" else "")
     if not re.fullmatch(r"\d{3}[DWMY]", str(complete.get("PatientAge") or "")):  # optional, and often written as 54
         complete.pop("PatientAge", None)
+    if plausible_spacing(header, PIXEL) is None:
+        complete.pop(PIXEL, None)
     return complete
 
 

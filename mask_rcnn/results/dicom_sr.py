@@ -7,7 +7,6 @@ to the film, and each group to its lung's segment in the film's Segmentation (``
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from mask_rcnn.results.dicom_seg import (
     check_usable,
     completed,
     content_of,
+    header_at_fault,
     header_of,
     segmentation_of,
     uid_of,
@@ -61,9 +61,10 @@ def report_dicom(
             refer to.
     """
     check_usable(laterality)
-    header = header_of(film)
-    segmentation = segmentation_of(header, turn_back(labels, turned), identity)
-    return content_of(report_of(completed(header), segmentation, row, identity))
+    with header_at_fault():
+        header = header_of(film)
+        segmentation = segmentation_of(header, turn_back(labels, turned), identity)
+        return content_of(report_of(completed(header), segmentation, row, identity))
 
 
 def report_of(header: Dataset, segmentation: Segmentation, row: Mapping[str, Any], identity: str) -> ComprehensiveSR:
@@ -89,23 +90,21 @@ def report_of(header: Dataset, segmentation: Segmentation, row: Mapping[str, Any
         uid_of("device", identity), name=NAME, manufacturer_name=MANUFACTURER, model_name=NAME
     )
     reported = {key: value for key, value in row.items() if value is not None}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # highdicom warns of names and values that it takes over as they are
-        return ComprehensiveSR(
-            evidence=[header, segmentation],
-            content=MeasurementReport(
-                observation_context=ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
-                procedure_reported=CodedConcept(*_PLAIN_CHEST_XRAY),
-                imaging_measurements=list(_groups(header, segmentation, reported)),
-                title=codes.DCM.ImagingMeasurementReport,
-            ),
-            series_instance_uid=uid_of("reports", header.SeriesInstanceUID, identity),
-            series_number=SERIES_NUMBER + 1,
-            sop_instance_uid=uid_of("report", segmentation.SOPInstanceUID, json.dumps(reported, sort_keys=True)),
-            instance_number=1,
-            manufacturer=MANUFACTURER,
-            is_complete=True,
-        )
+    return ComprehensiveSR(
+        evidence=[header, segmentation],
+        content=MeasurementReport(
+            observation_context=ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
+            procedure_reported=CodedConcept(*_PLAIN_CHEST_XRAY),
+            imaging_measurements=list(_groups(header, segmentation, reported)),
+            title=codes.DCM.ImagingMeasurementReport,
+        ),
+        series_instance_uid=uid_of("reports", header.SeriesInstanceUID, identity),
+        series_number=SERIES_NUMBER + 1,
+        sop_instance_uid=uid_of("report", segmentation.SOPInstanceUID, json.dumps(reported, sort_keys=True)),
+        instance_number=1,
+        manufacturer=MANUFACTURER,
+        is_complete=True,
+    )
 
 
 def _groups(

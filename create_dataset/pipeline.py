@@ -110,7 +110,7 @@ def entry_of(film: Film, votes: np.ndarray, mirrored: np.ndarray | None, lateral
     found, (height, width) = film.found, film.found.radiograph.pixels.shape
     small = find_small_lungs(votes, laterality)
     lungs = enlarge_lungs(small, votes, height, width)
-    pixels, spacing, turned, doubts = found.radiograph
+    pixels, spacing, turned, doubts, _ = found.radiograph
     return {
         "version": found.version,
         "digest": found.digest,

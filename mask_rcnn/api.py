@@ -37,6 +37,8 @@ from mask_rcnn.films.images import FilmError, check_size, to_8_bit
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.polarity import with_white_bones
 from mask_rcnn.films.radiograph import Radiograph, check_sides, read_radiograph
+from mask_rcnn.films.sidecar import read_sidecar
+from mask_rcnn.films.spacing import Calibration
 from mask_rcnn.inference.film import film_result
 from mask_rcnn.lungs import SIDES
 from mask_rcnn.results.overlay import overlay
@@ -57,10 +59,11 @@ class Film:
 
     pixels: np.ndarray  # uint8 [height, width]
     path: Path | None = None  # of its file
-    spacing: tuple[float, float] | None = None  # millimetres between rows, and between columns; only DICOM tells
+    spacing: tuple[float, float] | None = None  # millimetres between rows, and between columns; of DICOM or NAME.json
     inverted: bool = False  # whether its bones were black
     turned: str = ""  # how the DICOM header had it turned, in words
     doubts: tuple[str, ...] = ()  # what the DICOM header says against an upright frontal film with both lungs, in words
+    calibration: Calibration | None = None  # where the spacing comes from
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +132,8 @@ class Bag:
                 yield self._result(film, of_film)
 
     def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
-        radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts)
-        lungs, labels, record = film_result(self.members, radiograph, film.inverted, predictions)
+        radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts, film.calibration)
+        lungs, labels, record, _ = film_result(self.members, radiograph, film.inverted, predictions)
         reasons = review_reasons(record, self.quality, self.config.bag.min_agreement)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)
@@ -156,13 +159,16 @@ def read_film(source: str | Path | np.ndarray) -> Film:
     0 and whose highest 255 unless it is uint8, or colours uint8 [height, width, 3], RGB. Black bones are inverted.
 
     Raises:
-        FilmError: the file is absent, torn, no image or not a single one; the array is none of these; or it has fewer than
-            32 pixels a side or more than 120 megapixels.
+        FilmError: the file is absent, torn, no image or not a single one; the array is none of these; it has fewer than
+            32 pixels a side or more than 120 megapixels; or ``NAME.json`` beside it names a spacing that is none.
     """
     path = None if isinstance(source, np.ndarray) else Path(source)
     radiograph = read_radiograph(path) if path is not None else _radiograph_of(np.asarray(source))
+    spacing, calibration = radiograph.spacing, radiograph.calibration
+    if path is not None and spacing is None:
+        spacing, calibration = read_sidecar(path)
     pixels, inverted = with_white_bones(radiograph.pixels)
-    return Film(pixels, path, radiograph.spacing, inverted, radiograph.turned, radiograph.doubts)
+    return Film(pixels, path, spacing, inverted, radiograph.turned, radiograph.doubts, calibration)
 
 
 def _radiograph_of(array: np.ndarray) -> Radiograph:

@@ -51,12 +51,17 @@ def bag(weights: list[Path]) -> mask_rcnn.Bag:
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A plain film, an inverted one, a DICOM film of one side by its header, and one of a single grey, without lungs."""
+    """A plain film, an inverted one, a DICOM film of one side by its header, and one of a single grey, without lungs.
+
+    The second has its spacing beside it, the third in its header.
+    """
     folder = tmp_path_factory.mktemp("films")
-    write_dicom(folder / "c.dcm", ten_bit(phantom(3)), "MONOCHROME2", 10, ImageLaterality="L")
+    write_dicom(folder / "c.dcm", ten_bit(phantom(3)), "MONOCHROME2", 10, ImageLaterality="L",
+                ImagerPixelSpacing=[0.171, 0.143], EstimatedRadiographicMagnificationFactor=1.07)
+    (folder / "b.json").write_text('{"spacing_mm": [0.35, 0.4]}')
     for name, pixels in (("a.png", phantom(1)), ("b.png", 255 - phantom(2)), ("d.png", np.full((200, 180), 99, np.uint8))):
         Image.fromarray(pixels).save(folder / name)
-    return sorted(folder.iterdir())
+    return sorted(path for path in folder.iterdir() if path.suffix != ".json")
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +99,7 @@ def test_the_command_gives_the_same(
                 assert [x1, y1, x2 - x1, y2 - y1] == entry["bbox"]
                 assert round(lung.score, 6) == entry["score"]
     assert {len(result.lungs) for result in results} >= {2}
+    assert [row["spacing_source"] for row in rows] == ["", "spacing_mm", "ImagerPixelSpacing", ""]
     assert any("one side only" in reason for reason in results[2].reasons)
 
 

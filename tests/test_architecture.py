@@ -58,6 +58,9 @@ INSTALLED_AS = {
 # Required and never imported here: pydicom's decoders find it by themselves.
 FOUND_BY_OTHERS = {"python-gdcm"}
 
+# Of an extra of setup.cfg: what needs it says so where it is not installed.
+OPTIONAL = {"highdicom"}
+
 # Backends that Keras can run on instead of TensorFlow; no code may need one.
 OTHER_BACKENDS = {"jax", "torch"}
 
@@ -215,7 +218,8 @@ def packages_of(paths: list[Path]) -> set[str]:
 
 
 def test_requirements_name_what_is_imported_and_nothing_else() -> None:
-    assert required("requirements.txt").keys() - FOUND_BY_OTHERS == packages_of(SOURCES)
+    assert required("requirements.txt").keys() - FOUND_BY_OTHERS == packages_of(SOURCES) - OPTIONAL
+    assert required("requirements-dev.txt").keys() >= OPTIONAL == bounds()["dicom"].keys()
     assert required("requirements.txt").keys() >= FOUND_BY_OTHERS
 
 
@@ -246,7 +250,10 @@ def version_of(text: str) -> tuple[int, ...]:
 
 @pytest.mark.parametrize(
     "file, extras",
-    [("requirements.txt", [""]), ("requirements-dev.txt", ["dev"]), ("requirements-backends.txt", ["jax", "torch"])],
+    [
+        ("requirements.txt", [""]), ("requirements-dev.txt", ["dev", "dicom"]),
+        ("requirements-backends.txt", ["jax", "torch"]),
+    ],
 )
 def test_the_pinned_versions_are_ones_that_the_package_asks_for(file: str, extras: list[str]) -> None:
     lowest = {name: bound for extra in extras for name, bound in bounds()[extra].items()}

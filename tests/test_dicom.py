@@ -15,9 +15,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from mask_rcnn.films.dicom import spacing_of
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.radiograph import read_film, read_radiograph
+from mask_rcnn.films.spacing import calibrated_spacing
 
 
 def test_monochrome2_of_10_bits(tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_spacing(attributes: dict[str, Any], expected: tuple[float, float] | Non
     dataset = Dataset()
     for name, value in attributes.items():
         setattr(dataset, name, value)
-    assert spacing_of(dataset) == (expected and pytest.approx(expected))
+    assert calibrated_spacing(dataset)[0] == (expected and pytest.approx(expected))
 
 
 def test_spacing_comes_with_the_film_and_nonsense_in_the_file_is_borne(tmp_path: Path) -> None:

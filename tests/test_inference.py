@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+from films import ten_bit, write_dicom
 from keras_2 import write_legacy
 from lines import problems
 from PIL import Image
@@ -667,3 +668,59 @@ def test_help_does_not_wait_for_tensorflow() -> None:
         [sys.executable, "inference.py", "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     assert "--weights" in shown.stdout and shown.stderr == ""
+
+
+def test_a_spacing_beside_the_film_counts_whenever_it_comes(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mask_rcnn.inference import run as inference_run
+
+    out = tmp_path / "out"
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    before = tables(out)[0]
+    assert {row["spacing_y_mm"] for row in before} == {""}
+    (source / "a" / "one.json").write_text('{"spacing_mm": [0.5, 0.25]}')
+    (source / "b" / "three.json").write_text('{"spacing_mm": "0.5"}')
+    capsys.readouterr()
+    monkeypatch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+    assert run(weights[:1], source, out, "--save", "masks") == 0
+    errors = problems(capsys.readouterr().err)
+    assert errors[1:] == [f"{source / 'b' / 'three.json'}: its spacing_mm is no spacing; write [between rows, between "
+                          "columns] in millimetres, or remove it"]
+    one, *others = tables(out)[0]
+    assert others == before[1:]
+    assert {column: value for column, value in one.items() if "mm" not in column} | {"spacing_source": ""} == {
+        column: value for column, value in before[0].items() if "mm" not in column
+    }
+    assert (one["spacing_y_mm"], one["spacing_x_mm"], one["spacing_source"]) == ("0.5", "0.25", "spacing_mm")
+    found = [side for side in ("left", "right") if one[f"{side}_found"] == "1"]
+    assert found and all(
+        float(one[f"{side}_area_mm2"]) == pytest.approx(int(one[f"{side}_area_px"]) / 8, abs=0.006) for side in found
+    )
+
+
+def test_a_dataset_of_the_same_films_loads_the_results(
+    weights: list[str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``COCO("dataset.json").loadRes("results.json")``: a film has one id in whatever the commands write."""
+    from stand_in import STANDS_IN, write_weights
+
+    from create_dataset.command import main as create_dataset
+
+    write_dicom(source / "b" / "four.dcm", ten_bit(read_film(PHANTOMS[3])), "MONOCHROME2", 10)
+    for replacement in STANDS_IN:
+        monkeypatch.setattr(*replacement)
+    dark = write_weights(tmp_path / "dark.weights.h5")
+    assert create_dataset(["--src", str(source), "--out", str(tmp_path / "dataset"), "--unet", str(dark)]) == 0
+    assert run(weights[:1], source, tmp_path / "out") == 0
+    truth = COCO(str(tmp_path / "dataset" / "dataset.json"))
+    found = truth.loadRes(str(tmp_path / "out" / "results.json"))
+    rows, results, provenance = tables(tmp_path / "out")
+    assert len(found.anns) == len(results) > 0
+    names = {image["id"]: image["file_name"] for image in truth.dataset["images"]}
+    assert names == {int(row["image_id"]): row["file"] for row in rows} and len(names) == 4
+    assert names == {image["id"]: image["file_name"] for image in provenance["images"]}
+    assert {category["id"]: category["name"] for category in truth.dataset["categories"]} == CATEGORIES
+    for entry in results:
+        image = truth.imgs[entry["image_id"]]
+        assert entry["segmentation"]["size"] == [image["height"], image["width"]]

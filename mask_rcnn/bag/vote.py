@@ -66,6 +66,26 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
     return _make_disjoint(lungs, support)
 
 
+def mean_masks(members: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray]:
+    """The members' averaged masks of one film: float32 [height, width], probabilities, by category id.
+
+    As in ``bag_film``, the mean is over the members that found the lung, of each its best-scoring detection; a lung that no
+    member found is absent. It is neither cleaned nor made disjoint.
+
+    Args:
+        members: as for ``bag_film``; their masks are soft.
+    """
+    means = {}
+    for category in CATEGORIES:
+        found = [member["masks"][..., k] for member in members if (k := _best_detection(member, category)) is not None]
+        if found:
+            total = found[0].copy()
+            for mask in found[1:]:
+                total += mask
+            means[category] = total / np.float32(len(found))
+    return means
+
+
 def majority(member_count: int, min_votes: int) -> int:
     """The votes that a pixel needs: ``min_votes``, but of few members no more than a majority of them.
 

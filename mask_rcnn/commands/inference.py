@@ -9,7 +9,8 @@ from pathlib import Path
 from mask_rcnn.bag.members import SETTABLE, InferenceError, expand, load_members, split_settings
 from mask_rcnn.config import ConfigError
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.inference.run import BATCH, SAVED, InferenceRun, summary_lines
+from mask_rcnn.inference.outputs import check_outputs
+from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
@@ -38,6 +39,7 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     quality, of_networks = split_settings(arguments.settings)
+    check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
     with sole_run(arguments.out):
@@ -65,8 +67,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--weights", nargs="+", action="extend", metavar="PATH",
                         help="weights of one network or several, whose results are bagged: files, folders or glob patterns "
                              "(default: the five networks that ship)")
-    parser.add_argument("--save", type=names_among(SAVED), default=list(SAVED), metavar="LIST",
-                        help=f"what to write of each film, and the page, of {','.join(SAVED)} (default: all)")
+    parser.add_argument("--save", type=names_among(SAVED), default=list(SAVED_BY_DEFAULT), metavar="LIST",
+                        help=f"what to write of each film, and the page, of {','.join(SAVED)} (default: "
+                             f"{','.join(SAVED_BY_DEFAULT)}); dicom-seg and dicom-sr of DICOM films alone")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",

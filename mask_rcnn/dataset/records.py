@@ -57,7 +57,7 @@ def read_annotated(record: FilmRecord) -> AnnotatedFilm:
         FilmError: the film or its mask cannot be read, or the mask holds other labels than the lungs'.
         DatasetError: its run lengths are torn, or differ in size.
     """
-    film, spacing, turned, _ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
+    film, spacing, turned, *_ = read_radiograph(record.path) if record.pixels is None else Radiograph(record.pixels, None)
     film = 255 - film if record.inverted else film
     labels = decode_labels(record, film.shape) if record.mask_path is None else read_labels(record.mask_path)
     if turned and not record.are_upright:  # annotators see the film as it is stored

@@ -1,6 +1,7 @@
 """DICOM films: pixels through the transforms of their header, and the distance between pixels.
 
-Of a file's header only what concerns its pixels is read: no name or number of a patient ever enters the program.
+Of a file's header only what concerns its pixels is read: no name or number of a patient enters the program.
+DICOM objects alone, where a user wants them, are made of the whole header (``results.dicom_seg``).
 
 Shapes
     film    uint8 [height, width], grey, 0 black (air) to 255 white (bone)
@@ -20,16 +21,14 @@ from mask_rcnn.films.dicom_file import PIXEL_DATA, looks_like_dicom, open_datase
 from mask_rcnn.films.dicom_pixels import decode
 from mask_rcnn.films.images import FilmError, check_size, in_one_line, read_head, to_8_bit
 from mask_rcnn.films.orientation import doubts_of, upright
+from mask_rcnn.films.spacing import Calibration, Spacing, calibrated_spacing
 
 if TYPE_CHECKING:
     from pydicom import Dataset, FileDataset
 
-__all__ = ["SUFFIXES", "is_dicom", "looks_like_dicom", "read_dicom", "spacing_of"]
+__all__ = ["SUFFIXES", "is_dicom", "looks_like_dicom", "read_dicom"]
 
 SUFFIXES = frozenset({".dcm", ".dicom"})
-
-_PLAUSIBLE_SPACING = 0.01, 10.0  # millimetres: a film of a few centimetres, or of metres, is none
-_PLAUSIBLE_MAGNIFICATION = 1.0, 3.0
 
 
 def is_dicom(path: Path, head: bytes) -> bool:
@@ -37,9 +36,9 @@ def is_dicom(path: Path, head: bytes) -> bool:
     return path.suffix.lower() in SUFFIXES or looks_like_dicom(head)
 
 
-def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str, tuple[str, ...]]:
-    """The film, uint8 [height, width], bones white, upright; its spacing (``spacing_of``); how it was turned for that
-    (``orientation.upright``); and what its header raises as doubts (``orientation.doubts_of``).
+def read_dicom(path: Path) -> tuple[np.ndarray, Spacing | None, str, tuple[str, ...], Calibration | None]:
+    """The film, uint8 [height, width], bones white, upright; its spacing; how it was turned (``orientation.upright``);
+    what its header raises as doubts (``orientation.doubts_of``); and where the spacing comes from.
 
     Raises:
         FilmError: it is no DICOM, holds no image or several, cannot be decoded, or claims too many pixels.
@@ -54,8 +53,9 @@ def read_dicom(path: Path) -> tuple[np.ndarray, tuple[float, float] | None, str,
         check_size(path, int(dataset.Columns), int(dataset.Rows))
         if (frames := int(dataset.get("NumberOfFrames") or 1)) > 1:
             raise FilmError(path, f"has {frames} frames", "give a single film")
-        film, spacing, turned = upright(_film_of(dataset), spacing_of(dataset), dataset)
-        return film, spacing, turned, doubts_of(dataset)
+        spacing, calibration = calibrated_spacing(dataset)
+        film, spacing, turned = upright(_film_of(dataset), spacing, dataset)
+        return film, spacing, turned, doubts_of(dataset), calibration
     except FilmError:
         raise
     except Exception as error:  # pydicom and its decoders raise nearly every built-in exception on torn files
@@ -105,28 +105,3 @@ def _padding_of(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     if not isinstance(first, int) or not isinstance(last, int):
         return np.zeros(stored.shape, bool)
     return (stored >= min(first, last)) & (stored <= max(first, last))
-
-
-def spacing_of(dataset: Dataset) -> tuple[float, float] | None:
-    """Millimetres between neighbouring rows and neighbouring columns; None where the file has none or nonsense.
-
-    ``PixelSpacing``, else ``ImagerPixelSpacing``, which is on the detector, divided by
-    ``EstimatedRadiographicMagnificationFactor`` where that is given (DICOM PS3.3, 10.7.1.3, C.8.11.4 and C.8.11.5).
-    """
-    at_patient = _numbers(dataset, "PixelSpacing", 2, _PLAUSIBLE_SPACING)
-    if at_patient:
-        return at_patient[0], at_patient[1]
-    at_detector = _numbers(dataset, "ImagerPixelSpacing", 2, _PLAUSIBLE_SPACING)
-    if not at_detector:
-        return None
-    (magnification,) = _numbers(dataset, "EstimatedRadiographicMagnificationFactor", 1, _PLAUSIBLE_MAGNIFICATION) or [1.0]
-    return at_detector[0] / magnification, at_detector[1] / magnification
-
-
-def _numbers(dataset: Dataset, name: str, count: int, plausible: tuple[float, float]) -> list[float] | None:
-    try:
-        values = [float(value) for value in np.atleast_1d(dataset.get(name))]
-    except (TypeError, ValueError):
-        return None
-    low, high = plausible
-    return values if len(values) == count and all(low <= value <= high for value in values) else None

@@ -1,6 +1,7 @@
 """DICOM files: known by their first bytes, with a header or without one, and opened.
 
-Of a file's elements only ``ATTRIBUTES`` are read: no name or number of a patient ever enters the program.
+Of a file's elements only ``ATTRIBUTES`` are read: no name or number of a patient enters the program.
+DICOM objects alone, where a user wants them, are made of the whole header (``results.dicom_seg``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ ATTRIBUTES = (
     "SegmentedGreenPaletteColorLookupTableData", "SegmentedBluePaletteColorLookupTableData",
     "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence",
-    "PixelSpacing", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor",
+    "PixelSpacing", "PixelSpacingCalibrationType", "ImagerPixelSpacing", "EstimatedRadiographicMagnificationFactor",
     "PatientOrientation", "ViewPosition", "ViewCodeSequence", "Laterality", "ImageLaterality",
     "FieldOfViewHorizontalFlip",
 )  # fmt: skip

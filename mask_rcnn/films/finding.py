@@ -13,8 +13,12 @@ from mask_rcnn.films.dicom import looks_like_dicom
 from mask_rcnn.films.images import HEAD
 from mask_rcnn.films.names import FILM_SUFFIXES
 
-# Folders of masks and overlays beside films, and what archives made on a Mac leave behind.
-_NOT_FILMS = {"masks": "masks", "mask": "masks", "overlays": "overlays", "report_files": "overlays", "__macosx": "hidden"}
+# Folders of results beside films, and what archives made on a Mac leave behind.
+_NOT_FILMS = {
+    "masks": "masks", "mask": "masks", "overlays": "overlays", "report_files": "overlays",
+    "probabilities": "probabilities",
+    "dicom-seg": "DICOM results", "dicom-sr": "DICOM results", "__macosx": "hidden",
+}  # fmt: skip
 
 # Results of an earlier run that ``run.set_aside`` has put into a folder of their own.
 SET_ASIDE = re.compile(r"earlier-\d{8}-\d{6}(-\d+)?")
@@ -39,8 +43,8 @@ def find_films(
     """Every file under ``root`` that looks like a film; ``root`` itself where it is a file.
 
     A film has one of ``FILM_SUFFIXES``, or any other name and begins as DICOM does. Hidden files and folders, folders of
-    masks and overlays, ``__MACOSX`` and earlier results are passed over and counted, the folders of ``skip`` are not even
-    counted; linked folders are entered once. Nothing is decoded: ``read_film`` refuses what is no film.
+    masks and of other results, ``__MACOSX`` and earlier results are passed over and counted, the folders of ``skip`` are
+    not even counted; linked folders are entered once. Nothing is decoded: ``read_film`` refuses what is no film.
 
     Args:
         root: a folder or a film.

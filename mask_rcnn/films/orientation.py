@@ -57,6 +57,13 @@ def turn_likewise(labels: np.ndarray, turned: str) -> np.ndarray:
     return _turn(labels, *next(how for how, words in _WORDS.items() if words == turned))
 
 
+def turn_back(labels: np.ndarray, turned: str) -> np.ndarray:
+    """A mask of the film as ``upright`` has turned it, on the film as it is stored: ``turn_likewise`` the other way."""
+    mirrored, turns = next(how for how, words in _WORDS.items() if words == turned)
+    back = np.rot90(labels, -turns)
+    return np.ascontiguousarray(back[:, ::-1] if mirrored else back)
+
+
 def _turn(pixels: np.ndarray, mirrored: bool, turns: int) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels[:, ::-1] if mirrored else pixels, turns))
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mask_rcnn.films.dicom import is_dicom, read_dicom
 from mask_rcnn.films.images import FilmError, open_image, read_head, read_image
+from mask_rcnn.films.spacing import Calibration
 from mask_rcnn.lungs import CATEGORIES
 
 MIN_SIDE = 32  # pixels
@@ -26,6 +27,7 @@ class Radiograph(NamedTuple):
     spacing: tuple[float, float] | None  # millimetres between rows, and between columns; of DICOM alone
     turned: str = ""  # how the stored pixels were turned by the DICOM header, in the words of ``orientation.upright``
     doubts: tuple[str, ...] = ()  # reasons in the DICOM header against an upright frontal film with both lungs
+    calibration: Calibration | None = None  # where the spacing comes from
 
 
 def read_radiograph(path: str | Path) -> Radiograph:

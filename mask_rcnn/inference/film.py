@@ -13,7 +13,7 @@ import numpy as np
 
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.bag.members import Member, paste
-from mask_rcnn.bag.vote import bag_film, member_lungs
+from mask_rcnn.bag.vote import bag_film, mean_masks, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.results.page.tracing import trace
@@ -29,11 +29,13 @@ class FilmResult(NamedTuple):
     lungs: dict[int, Lung]  # by category id
     labels: np.ndarray  # uint8 [height, width], at the film's size
     record: Mapping[str, Any]  # as ``result_record`` makes it
+    probabilities: Mapping[int, np.ndarray] = {}  # as ``mean_masks`` gives them, where they are wanted
 
 
 def film_result(
-    members: Sequence[Member], film: Radiograph, inverted: bool, predictions: Sequence[Prediction]
-) -> FilmResult:
+    members: Sequence[Member], film: Radiograph, inverted: bool, predictions: Sequence[Prediction],
+    with_probabilities: bool = False,
+) -> FilmResult:  # fmt: skip
     """Pastes the members' masks, votes, and makes the label mask and the film's record.
 
     Args:
@@ -41,18 +43,22 @@ def film_result(
         film: as it was read, its bones white.
         inverted: whether its bones are black in its file.
         predictions: one a member, on the film, equalised.
+        with_probabilities: whether the result has them.
 
     Raises:
         InferenceError: there is too little memory.
     """
     shape = film.pixels.shape
+    config = members[0].network.config
     detections = paste(members, predictions, shape)
-    lungs = bag_film(detections, members[0].network.config.bag)
+    lungs = bag_film(detections, config.bag)
     labels = label_mask(lungs, shape)
     outlines = [
         {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
     ]
-    return FilmResult(lungs, labels, result_record(film, inverted, lungs, labels, len(members), outlines))
+    record = result_record(film, inverted, lungs, labels, len(members), config.laterality, outlines)
+    means = mean_masks(paste(members, predictions, shape, soft=True)) if with_probabilities else {}
+    return FilmResult(lungs, labels, record, means)
 
 
 def recorded_result(record: Mapping[str, Any]) -> FilmResult:

@@ -7,6 +7,7 @@ of whose files some are missing, as ``--save`` may want more than before, gets t
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -20,13 +21,27 @@ import numpy as np
 
 from mask_rcnn.bag.members import Member, predict
 from mask_rcnn.config import QualityConfig, config_to_dict
+from mask_rcnn.films.dicom import is_dicom
+from mask_rcnn.films.images import FilmError, read_head
 from mask_rcnn.films.levels import equalise
-from mask_rcnn.inference.film import film_result, recorded_result
-from mask_rcnn.inference.outputs import OUTPUTS
+from mask_rcnn.films.radiograph import Radiograph
+from mask_rcnn.films.sidecar import read_sidecar
+from mask_rcnn.inference.film import FilmResult, film_result, recorded_result
+from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, Finished, check_outputs
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, PAGE, PAGE_FILES, RUN
+from mask_rcnn.results.dicom_seg import SegmentationError
+from mask_rcnn.results.names import (
+    COCO_RESULTS,
+    JOURNAL,
+    MEASUREMENTS,
+    PAGE,
+    PAGE_FILES,
+    PROBABILITIES,
+    RUN,
+    file_names,
+)
 from mask_rcnn.results.page.films import PageFilm
 from mask_rcnn.results.page.pictures import write_pictures
 from mask_rcnn.results.records import KEYS, review_reasons
@@ -47,6 +62,7 @@ RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 NO_FILM = np.zeros((64, 64), np.uint8)
 PAGE_KIND = "page"  # what --save calls the page
 SAVED = (*OUTPUTS, PAGE_KIND)
+SAVED_BY_DEFAULT = (*BY_DEFAULT, PAGE_KIND)
 _RESULTS = (*OUTPUTS, PAGE, PAGE_FILES, COCO_RESULTS, MEASUREMENTS, RUN)  # beside the journal
 
 
@@ -70,11 +86,14 @@ class InferenceRun:
         save: of ``SAVED``: what is written of each film, and whether the page is.
         batch: films that the networks see at a time.
         command: for ``run.json``.
+
+    Raises:
+        InferenceError: files of these kinds cannot be written.
     """
 
     def __init__(
         self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
-        save: Iterable[str] = SAVED, batch: int = BATCH, command: Sequence[str] = (),
+        save: Iterable[str] = SAVED_BY_DEFAULT, batch: int = BATCH, command: Sequence[str] = (),
     ) -> None:  # fmt: skip
         save = set(save)
         self.source, self.members, self.out = source, members, out
@@ -83,6 +102,17 @@ class InferenceRun:
         self.save = [kind for kind in OUTPUTS if kind in save]
         self.batch, self.command = batch, command
         self.films = source.films  # named once the journal knows the roots
+        config = members[0].network.config
+        check_outputs(self.save, config.laterality)
+        self.settings = {  # what a film's result depends on besides the film
+            "command": "inference.py",
+            "answers": RESULTS_VERSION,
+            "weights": [member.sha256 for member in members],
+            "laterality": config.laterality,
+            "detection": [config_to_dict(member.network.config)["detection"] for member in members],
+            "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
+        }
+        self.dicom = {film.path for film in self.films if OF_DICOM & set(self.save) and _is_dicom(film.path)}
 
     def __call__(self) -> Summary:
         """Runs.
@@ -99,11 +129,15 @@ class InferenceRun:
     def _run(self, journal: Journal) -> Summary:
         before = journal.results()
         self._forget_renamed(journal)
+        unwanted = [film for film in self.films if film not in journal]
+        self._forget_without_predictions(journal)
         fresh = [film for film in self.films if film not in journal]
-        todo = [(place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film)]
+        todo = [
+            (place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film, journal)
+        ]
         self._report(len(todo), len(todo) - len(fresh))
         journal.open()
-        self._set_unwanted_aside(fresh)
+        self._set_unwanted_aside(unwanted)
         batch = min(self.batch, len(self.films))
         if fresh:  # so that the time a film is that of a film
             with step("compiling"):
@@ -139,24 +173,15 @@ class InferenceRun:
 
     def _open_journal(self) -> Journal:
         """The journal of these networks and sources, with the films that are as they were when they were done."""
-        config = self.members[0].network.config
-        settings = {
-            "command": "inference.py",
-            "answers": RESULTS_VERSION,
-            "weights": [member.sha256 for member in self.members],
-            "laterality": config.laterality,
-            "detection": [config_to_dict(member.network.config)["detection"] for member in self.members],
-            "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
-        }
         path = self.out / JOURNAL
-        journal = Journal(path, settings, KEYS)
+        journal = Journal(path, self.settings, KEYS)
         others = journal.find_roots(self.source.roots)
         if journal.is_other or others:
             folder = set_aside(self.out, (*_RESULTS, JOURNAL))
             what = "another source" if others else "other weights or settings, or of an older program"
             inform(f"{self.out}: holds another run's results, of {what}; begun anew, they are kept in "
                    f"{folder.name if folder else self.out}")
-            journal = Journal(path, settings, KEYS)
+            journal = Journal(path, self.settings, KEYS)
             journal.find_roots(self.source.roots)
         self.films = name_films(self.films, self.source.roots, journal)
         journal.forget_changed(progress(self.films, name="checking", total=len(self.films)))
@@ -168,9 +193,26 @@ class InferenceRun:
             if film in journal and journal.result(film) != film.result:
                 journal.forget(film)
 
-    def _missing(self, film: Film) -> list[str]:
-        """The kinds of files that are wanted of a film and not there."""
-        return [kind for kind in self.save if not (self.out / kind / film.result).is_file()]
+    def _forget_without_predictions(self, journal: Journal) -> None:
+        """Forgets films that lack files which are made of predictions: they are predicted again, to the same result."""
+        wanted = [kind for kind in self.save if kind in OF_PREDICTIONS]
+        for film in self.films if wanted else ():
+            if film in journal and not all(self._is_there(kind, film) for kind in wanted):
+                journal.forget(film)
+
+    def _missing(self, film: Film, journal: Journal) -> list[str]:
+        """The kinds of files that are wanted of a film of the journal and not there."""
+        missing = [kind for kind in self._kinds_of(film) if not self._is_there(kind, film)]
+        if OF_DICOM & set(missing) and not journal.read(film)["lungs"]:
+            return [kind for kind in missing if kind not in OF_DICOM]
+        return missing
+
+    def _kinds_of(self, film: Film, has_lungs: bool = True) -> list[str]:
+        """The kinds of files that are wanted of a film; DICOM objects are of DICOM films with a lung alone."""
+        return [kind for kind in self.save if kind not in OF_DICOM or (has_lungs and film.path in self.dicom)]
+
+    def _is_there(self, kind: str, film: Film) -> bool:
+        return all((self.out / name).is_file() for name in file_names(kind, film.result))
 
     def _report(self, todo: int, recorded: int) -> None:
         count = len(self.films)
@@ -179,6 +221,9 @@ class InferenceRun:
                    f"{count - todo} of {count} films are done")
         if recorded:
             inform(f"{self.out}: {recorded} films lack some of {', '.join(self.save)}, which are made from their records")
+        kinds = [kind for kind in self.save if kind in OF_DICOM]
+        if kinds and (others := count - sum(film.path in self.dicom for film in self.films)):
+            warn(f"{others} of {count} films are no DICOM: there is no {' and no '.join(kinds)} of them")
 
     def _set_unwanted_aside(self, films: Iterable[Film]) -> None:
         """Sets aside files of films to be done that this run does not save: they would be of earlier contents."""
@@ -192,7 +237,9 @@ class InferenceRun:
         self._set_aside((before | {film.result for film in self.films}) - current, OUTPUTS)
 
     def _set_aside(self, results: Iterable[str], kinds: Iterable[str], page: Iterable[str] = ()) -> None:
-        folder = set_aside(self.out, [*(f"{kind}/{name}" for name in sorted(results) for kind in kinds), *page])
+        kinds = list(kinds)
+        names = [name for result in sorted(results) for kind in kinds for name in file_names(kind, result)]
+        folder = set_aside(self.out, [*names, *page])
         if folder:
             inform(f"{self.out}: results of films that changed, are gone or cannot be read any more are kept in "
                    f"{folder.name}")
@@ -202,7 +249,6 @@ class InferenceRun:
         skip: Callable[[Film, str], None],
     ) -> Generator[tuple[Film, Entry]]:
         """Each film with its record, what was missing of its files written; a record of the journal has its id."""
-        laterality = self.members[0].network.config.laterality
 
         def read(film: Film) -> tuple[Film, ReadFilm]:
             return film, read_once(film.path)
@@ -219,12 +265,12 @@ class InferenceRun:
         def finish(film: Film, item: tuple[Film, ReadFilm], predicted: Sequence[Prediction] | Entry) -> Entry:
             read_film = item[1]
             if isinstance(predicted, dict):
-                found, kinds = recorded_result(predicted), self._missing(film)
+                found = recorded_result(predicted)
             else:
-                found, kinds = film_result(self.members, read_film.radiograph, read_film.inverted, predicted), self.save
-            contents = {kind: OUTPUTS[kind](read_film.radiograph.pixels, found, laterality) for kind in kinds}
-            for kind, content in contents.items():
-                write_bytes(self.out / kind / film.result, content)
+                found = film_result(
+                    self.members, read_film.radiograph, read_film.inverted, predicted, PROBABILITIES in self.save
+                )
+            self._write_files(film, read_film.radiograph, found, is_recorded=isinstance(predicted, dict))
             if self.with_page:  # made now, as the film is in memory
                 masks = {category: lung.mask for category, lung in found.lungs.items()}
                 write_pictures(
@@ -235,6 +281,20 @@ class InferenceRun:
 
         return work_through(films, read, predict_batch, finish, batch, skip)
 
+    def _write_files(self, film: Film, radiograph: Radiograph, found: FilmResult, is_recorded: bool) -> None:
+        """Writes what is wanted of a film; of one with a record what is missing and can be made of that."""
+        laterality, identity = self.members[0].network.config.laterality, json.dumps(self.settings, sort_keys=True)
+        done = Finished(film.path, radiograph, found, laterality, len(self.members), identity)
+        kinds = self._kinds_of(film, bool(found.lungs))
+        if is_recorded:
+            kinds = [kind for kind in kinds if kind not in OF_PREDICTIONS and not self._is_there(kind, film)]
+        contents = _contents(done, film.result, kinds)
+        for name, content in contents.items():
+            write_bytes(self.out / name, content)
+        if not is_recorded:  # DICOM objects of the film as it was before, where it has none now
+            for name in {name for kind in self.save for name in file_names(kind, film.result)} - contents.keys():
+                (self.out / name).unlink(missing_ok=True)
+
     def _write_tables(self, journal: Journal) -> tuple[list[dict[str, Any]], list[PageFilm]]:
         """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` and the page have of each film."""
         config = self.members[0].network.config
@@ -243,7 +303,7 @@ class InferenceRun:
             for film in self.films:
                 if film not in journal:
                     continue
-                record = journal.read(film)
+                record = self._record(film, journal)
                 reasons = review_reasons(record, self.quality, config.bag.min_agreement)
                 row = measurements(record, record["id"], film.name, config.laterality, len(self.members), reasons)
                 add(row, coco_results(record, record["id"], reasons))
@@ -260,7 +320,19 @@ class InferenceRun:
     ) -> None:
         films = {film.path: film for film in self.films}
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_report(self.out, shown, lambda film: journal.read(films[film.path]), provenance, skipped, now)
+        write_report(self.out, shown, lambda film: self._record(films[film.path], journal), provenance, skipped, now)
+
+    def _record(self, film: Film, journal: Journal) -> Entry:
+        """A film's record; where its own file gives no spacing, with that of the file beside it, as it is today."""
+        record = journal.read(film)
+        if record.get("spacing") is None:
+            try:
+                spacing, calibration = read_sidecar(film.path)
+            except FilmError as error:
+                warn(str(error))
+            else:
+                record |= {"spacing": spacing, "calibration": calibration and calibration._asdict()}
+        return record
 
     def _write_provenance(
         self, images: Sequence[dict[str, Any]], skipped: dict[str, str], seconds: float, finished: bool
@@ -277,6 +349,24 @@ class InferenceRun:
         }  # fmt: skip
         write_json(self.out / RUN, content)
         return content
+
+
+def _is_dicom(path: Path) -> bool:
+    try:
+        return is_dicom(path, read_head(path))
+    except FilmError:  # which reading it will say again
+        return False
+
+
+def _contents(done: Finished, result: str, kinds: Iterable[str]) -> dict[str, bytes]:
+    """A film's files, by their names below the folder of the run; what its DICOM header does not allow is said."""
+    contents: dict[str, bytes] = {}
+    for kind in kinds:
+        try:
+            contents |= zip(file_names(kind, result), OUTPUTS[kind](done), strict=True)
+        except SegmentationError as error:
+            warn(f"no {kind} of {done.path}: {error}")
+    return contents
 
 
 def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from mask_rcnn.films.names import film_stem
+from mask_rcnn.lungs import CATEGORIES
 
+PROBABILITIES, DICOM_SEG, DICOM_SR = "probabilities", "dicom-seg", "dicom-sr"
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
 PAGE, PAGE_FILES = "report.html", "report_files"  # the page, and what it shows
@@ -30,3 +32,17 @@ def result_names(films: Sequence[str]) -> list[str]:
         taken.add(name.casefold())
         names.append(name)
     return names
+
+
+def file_names(kind: str, result: str) -> tuple[str, ...]:
+    """The files of a kind of a film, relative to the run's folder; one a lung of probabilities, in the order of the ids.
+
+    Args:
+        kind: a name that ``--save`` takes.
+        result: of the film, as ``result_names`` gives it.
+    """
+    if kind == PROBABILITIES:
+        return tuple(f"{kind}/{lung}/{result}" for lung in CATEGORIES.values())
+    if kind in (DICOM_SEG, DICOM_SR):
+        return (f"{kind}/{result.removesuffix('.png')}.dcm",)
+    return (f"{kind}/{result}",)

@@ -1,8 +1,9 @@
-"""Label masks and pictures as PNG.
+"""Label masks, probabilities and pictures as PNG.
 
 Shapes
     labels   uint8 [height, width], 0 background, else the category id
     picture  uint8 [height, width, 3], RGB
+    mean     float32 [height, width], probabilities of one lung
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from mask_rcnn.lungs import CATEGORIES
 
+FULL_SCALE = 65535  # of probabilities in 16 bits
+
 
 def label_png(labels: np.ndarray, laterality: str) -> bytes:
     """A label mask as grey PNG, whose text chunks name the labels."""
@@ -22,6 +25,14 @@ def label_png(labels: np.ndarray, laterality: str) -> bytes:
     note.add_text("labels", ", ".join(f"{category} {name}" for category, name in CATEGORIES.items()))
     note.add_text("laterality", laterality)
     return _png(labels, note)
+
+
+def probability_png(mean: np.ndarray, category: int, laterality: str) -> bytes:
+    """A lung's probabilities as grey PNG of 16 bits: 0 is 0 and 65535 is 1, as its text chunks say."""
+    note = PngInfo()
+    note.add_text("probability", f"of {CATEGORIES[category]}, times {FULL_SCALE}")
+    note.add_text("laterality", laterality)
+    return _png(np.rint(mean * FULL_SCALE).astype(np.uint16), note)
 
 
 def picture_png(picture: np.ndarray) -> bytes:

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mask_rcnn.bag.agreement import film_agreement
@@ -22,17 +23,20 @@ from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.checks.quality import judge, measure_lungs
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.run_lengths import encode_mask
+from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.results.geometry import apex, costophrenic_point, outline_steps
 from mask_rcnn.utils import centroid
 
-# What the journal has of a film besides its id and its file's version and digest.
+# What the journal has of a film besides its id and its file's version and digest. Records of older programs have no more
+# than this: no spacing, outline, landmarks and intensity.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
 
 def result_record(
-    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int, laterality: str,
     outlines: Sequence[Mapping[str, list[list[int]]]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """All that the tables hold of a film, fit for JSON.
@@ -43,9 +47,11 @@ def result_record(
         lungs: as the bag found them.
         labels: the same, at the film's size.
         members: the number of networks, whatever they found.
+        laterality: what the lungs' names mean, ``patient`` or ``image``.
         outlines: of each member's own lungs, polygons by category id, for the page; records of older programs have none.
     """
-    pixels, _, turned, doubts = film
+    pixels, spacing, turned, doubts, calibration = film
+    equalised = equalise(pixels)
     height, width = pixels.shape
     small = resize_labels(labels, SIDE, SIDE)
     masks = {category: small == category for category in CATEGORIES if (small == category).any()}
@@ -55,6 +61,8 @@ def result_record(
         "inverted": inverted,
         "turned": turned,
         "doubts": list(doubts),
+        "spacing": spacing and list(spacing),
+        "calibration": calibration and calibration._asdict(),
         "agreement": _rounded(film_agreement(lungs, members)),
         "outlines": list(outlines),
         "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
@@ -67,10 +75,25 @@ def result_record(
                 "centroid": [round(value, 2) for value in _centroid(lung)],
                 "box": list(lung.box),
                 "segmentation": encode_mask(lung.mask),
+                **_geometry(lung, category, laterality),
+                "intensity": round(_mean_within(equalised, lung), 3),
             }
             for category, lung in lungs.items()
         },
     }
+
+
+def _geometry(lung: Lung, category: int, laterality: str) -> dict[str, Any]:
+    return {
+        "outline": list(outline_steps(lung.mask)),
+        "apex": list(apex(lung.mask)),
+        "costophrenic": list(costophrenic_point(lung.mask, category, laterality)),
+    }
+
+
+def _mean_within(film: np.ndarray, lung: Lung) -> float:
+    y1, x1, y2, x2 = lung.box
+    return cv2.mean(film[y1:y2, x1:x2], lung.mask[y1:y2, x1:x2].astype(np.uint8))[0]
 
 
 def _rounded(value: float) -> float | None:

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Pillow and pydicom warn of odd metadata in films that decode perfectly well.
-_READERS = r"(PIL|pydicom)\."
+# Pillow and pydicom warn of odd metadata in films that decode perfectly well, highdicom of what it takes over from them.
+_READERS = r"(PIL|pydicom|highdicom)\."
 
 
 def silence_descriptor() -> None:
@@ -33,7 +33,7 @@ def silent_descriptor() -> Iterator[None]:
 
 
 def ignore_reader_warnings() -> None:
-    """Has the process ignore what Pillow and pydicom warn of.
+    """Has the process ignore what Pillow, pydicom and highdicom warn of.
 
     Called once, before threads read films: Python's ``catch_warnings`` changes the filters of all threads, and puts back
     those of another thread.

@@ -22,7 +22,10 @@ from mask_rcnn.model import DETECTION_BATCH, MaskRCNN
 from mask_rcnn.network import losses
 
 WAYS = {"tensorflow": ["eager", "graph", "XLA"], "jax": ["eager", "XLA"], "torch": ["eager"]}[keras.backend.backend()]
-COMPILED = [way for way in WAYS if way != "eager"]
+# On TensorFlow XLA compiles on a GPU alone, unless somebody wants it; compiling on a CPU takes a minute.
+MARKED = [pytest.param(way, marks=pytest.mark.slow) if (way, keras.backend.backend()) == ("XLA", "tensorflow") else way
+          for way in WAYS]
+COMPILED = MARKED[1:]
 NO_MORE_WAYS = pytest.mark.skipif(not COMPILED, reason="PyTorch runs eagerly: there is nothing compiled to compare with")
 CONFIG = drawing_all_config()
 RATE = 0.02
@@ -66,28 +69,35 @@ def counters() -> Any:
         yield found
 
 
-@pytest.fixture(scope="module")
-def runs(counters: dict[str, Counter]) -> dict[str, SimpleNamespace]:
-    """For each way a model, what it answered before it learnt, and two steps of training with the weights behind them."""
-    results = {}
-    rng = np.random.default_rng(1)
-    images = lesson([0, 2, 5, 1] * (DETECTION_BATCH // 4))[0]["images"]
-    windows = np.array([[0, 0, 1, 1], [0, 0.1, 1, 0.9]] * (DETECTION_BATCH // 2), np.float32)
-    films = [cv2.resize(draw_film(rng)[0], size) for size in ((64, 64), (90, 50), (33, 120))]
-    for way in WAYS:
+class Runs(dict[str, SimpleNamespace]):
+    """For each way, once a test wants it, a model, what it answered before it learnt, and two steps of training with the
+    weights behind them."""
+
+    def __init__(self, counters: dict[str, Counter]) -> None:
+        rng = np.random.default_rng(1)
+        self.counters = counters
+        self.images = lesson([0, 2, 5, 1] * (DETECTION_BATCH // 4))[0]["images"]
+        self.windows = np.array([[0, 0, 1, 1], [0, 0.1, 1, 0.9]] * (DETECTION_BATCH // 2), np.float32)
+        self.films = [cv2.resize(draw_film(rng)[0], size) for size in ((64, 64), (90, 50), (33, 120))]
+
+    def __missing__(self, way: str) -> SimpleNamespace:
         model = build(way)
-        run = SimpleNamespace(model=model, before=weights_of(model), steps=[], traces=[])
-        run.answers = model.network.predict_on_batch({"images": images, "windows": windows})
+        run = SimpleNamespace(model=model, before=weights_of(model), steps=[], traces=[], films=self.films)
+        run.answers = model.network.predict_on_batch({"images": self.images, "windows": self.windows})
         for seed, counts in enumerate(([2, 1, 5], [5, 2, 0])):
-            traced = counters["detection_targets"].calls
+            traced = self.counters["detection_targets"].calls
             logs = model.network.train_on_batch(*lesson(counts, seed), return_dict=True)
             run.steps.append({name: float(value) for name, value in logs.items()})
-            run.traces.append(counters["detection_targets"].calls - traced)
+            run.traces.append(self.counters["detection_targets"].calls - traced)
             model.network.reset_metrics()
         run.after = weights_of(model)
-        run.films = films
-        results[way] = run
-    return results
+        self[way] = run
+        return run
+
+
+@pytest.fixture(scope="module")
+def runs(counters: dict[str, Counter]) -> Runs:
+    return Runs(counters)
 
 
 def assert_close(actual: dict[str, Any], expected: dict[str, Any], tolerance: float) -> None:
@@ -99,13 +109,13 @@ def assert_close(actual: dict[str, Any], expected: dict[str, Any], tolerance: fl
 @NO_MORE_WAYS
 class TestOneResult:
     @pytest.mark.parametrize("way", COMPILED)
-    def test_of_the_inference(self, runs: dict[str, SimpleNamespace], way: str) -> None:
+    def test_of_the_inference(self, runs: Runs, way: str) -> None:
         answers = runs["eager"].answers
         assert (answers["detections"][..., 4] > 0).any(axis=1).sum() > 1
         assert_close(runs[way].answers, answers, 1e-5)
 
     @pytest.mark.parametrize("way", COMPILED)
-    def test_of_the_training_step(self, runs: dict[str, SimpleNamespace], way: str) -> None:
+    def test_of_the_training_step(self, runs: Runs, way: str) -> None:
         eager, compiled = runs["eager"], runs[way]
         for actual, expected in zip(compiled.steps, eager.steps, strict=True):
             assert set(expected) == {"loss", *losses.LOSS_NAMES} and min(expected.values()) > 0
@@ -120,12 +130,12 @@ class TestOneResult:
 @NO_MORE_WAYS
 class TestTracedOnce:
     @pytest.mark.parametrize("way", COMPILED)
-    def test_training(self, runs: dict[str, SimpleNamespace], way: str) -> None:
+    def test_training(self, runs: Runs, way: str) -> None:
         assert runs[way].traces == [1, 0]
 
     @pytest.mark.parametrize("way", COMPILED)
     def test_detection_whatever_the_films(
-        self, runs: dict[str, SimpleNamespace], counters: dict[str, Counter], way: str
+        self, runs: Runs, counters: dict[str, Counter], way: str
     ) -> None:
         model, films, counter = runs[way].model, runs[way].films, counters["refine_detections"]
         traces = []
@@ -138,8 +148,8 @@ class TestTracedOnce:
 
 
 class TestBatchSizes:
-    def test_detect(self, runs: dict[str, SimpleNamespace]) -> None:
-        run = runs[WAYS[-1]]
+    def test_detect(self, runs: Runs) -> None:
+        run = runs["graph" if "graph" in WAYS else WAYS[-1]]
         model, films = run.model, (run.films * 3)[:DETECTION_BATCH]
         for name, layer in model.network.named_layers().items():  # what two steps have taught is not to find any
             for weight in layer.weights:
@@ -150,7 +160,7 @@ class TestBatchSizes:
             for together, expected in zip(model.detect(films[:size]), alone, strict=False):
                 assert_close(together, expected, 1e-4)
 
-    def test_train(self, runs: dict[str, SimpleNamespace]) -> None:
+    def test_train(self, runs: Runs) -> None:
         network = runs["eager"].model.network  # traced, each size would take seconds
         inputs, _ = lesson([5, 2, 1])
         whole = network.predict_on_batch(inputs)
@@ -170,9 +180,9 @@ class TestBatchSizes:
 
 
 class TestInstances:
-    @pytest.mark.parametrize("way", WAYS)
+    @pytest.mark.parametrize("way", MARKED)
     @pytest.mark.parametrize("counts", INSTANCES.values(), ids=INSTANCES)
-    def test_nothing_breaks(self, runs: dict[str, SimpleNamespace], way: str, counts: list[int]) -> None:
+    def test_nothing_breaks(self, runs: Runs, way: str, counts: list[int]) -> None:
         model = runs[way].model
         before = weights_of(model)
         model.network.reset_metrics()
@@ -189,7 +199,7 @@ class TestInstances:
             assert min(of_lungs.values()) > 0
             assert all(f"{part}/kernel" in learnt for part in TAUGHT_BY_LUNGS)
 
-    def test_detection_may_find_nothing(self, runs: dict[str, SimpleNamespace]) -> None:
+    def test_detection_may_find_nothing(self, runs: Runs) -> None:
         """A network that is certain of the background everywhere."""
         model = runs["eager"].model
         bias = model.network.named_layers()["mrcnn_class_logits"].bias

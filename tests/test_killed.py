@@ -55,7 +55,7 @@ def test_killed_at_random_moments(command: str, tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({
         "name": "tiny", "data": {"sources": [str(films)], "train_fraction": 0.75},
-        "network": {"image_size": 128, "backbone": "resnet26", "backbone_width": 8, "pyramid_channels": 16,
+        "network": {"image_size": 128, "backbone": "resnet14", "backbone_width": 8, "pyramid_channels": 16,
                     "pyramid_output_channels": 16, "rpn_channels": 16, "box_head_channels": 32, "mask_head_channels": 16,
                     "train_batch_norm": True, "anchor_scales": [8, 16, 32, 64, 128]},
         "proposals": {"before_nms": 200, "training_count": 30, "inference_count": 30},

@@ -29,7 +29,7 @@ def test_every_kind_of_layer(script: ModuleType) -> None:
 
 def test_of_a_network(script: ModuleType) -> None:
     small = {
-        "image_size": 64, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
+        "image_size": 64, "backbone": "resnet14", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
         "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
     }
     config = config_from_dict({"network": small, "proposals": {"inference_count": 10}, "detection": {"max_instances": 2}})

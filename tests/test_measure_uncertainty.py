@@ -33,7 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     from mask_rcnn.model import MaskRCNN
 
     sizes = {
-        "image_size": 64, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8,
+        "image_size": 64, "backbone": "resnet14", "backbone_width": 4, "pyramid_channels": 8,
         "pyramid_output_channels": 8, "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
     }
     keras.utils.set_random_seed(0)

@@ -24,7 +24,7 @@ def lesson() -> tuple[dict[str, np.ndarray], np.ndarray]:
     return batch_of(CONFIG, [draw_instances(rng, 64, count) for count in (2, 5)], rng)
 
 
-@pytest.fixture(scope="module", params=["float16", "bfloat16"])
+@pytest.fixture(scope="module", params=[pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def taught(request: pytest.FixtureRequest) -> SimpleNamespace:
     policy = keras.config.dtype_policy()
     model = build_sober(CONFIG, precision=request.param)

@@ -53,7 +53,7 @@ TINY = {
     "name": "tiny",
     "network": {
         "image_size": 64,
-        "backbone": "resnet26",
+        "backbone": "resnet14",
         "backbone_width": 4,
         "pyramid_channels": 8,
         "pyramid_output_channels": 8,
@@ -101,7 +101,7 @@ def command_in(folder: Path, config: Path | None = None) -> list[str]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """A training that nothing disturbed; the films it was shown lie in ``shown.json``."""
+    """A training that nothing disturbed; ``shown.json`` has the films it was shown, ``out`` and ``err`` what it printed."""
     folder = tmp_path_factory.mktemp("training")
     command, shown, change = command_in(folder), [], batches.augment
 
@@ -117,9 +117,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         if more["notes"].get("epochs") == 2:
             shutil.copytree(run, folder / "after epoch 2")
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, (folder / "out").open("w") as out, (folder / "err").open("w") as err:
         patch.setattr(batches, "augment", note)
         patch.setattr(training_run.checkpoint, "save", save_and_copy)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
         codes = [train_command.main(command)]
     (folder / "shown.json").write_text(json.dumps(shown))
     return folder, command, codes
@@ -136,26 +138,27 @@ def stopped(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Train
     return folder, command, [train_command.main(command)]
 
 
-def test_the_output_of_a_training_is_a_short_line_an_epoch(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Into files, without bars and carriage returns; with -q the weights' path alone."""
-    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0, "all_epochs": 2})
-    assert train_command.main(command_in(tmp_path, config)) == 0
-    out, err = capfd.readouterr()
+def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> None:
+    """Into files, without bars and carriage returns."""
+    folder = trained[0]
+    out, err = (folder / "out").read_text(), (folder / "err").read_text()
     assert "\r" not in out + err and "\b" not in out + err
     number = r"\d+\.\d{3}"
     epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
-    assert len(epochs) == 2 and max(map(len, epochs)) < 120
-    line = rf"tiny_1: epoch %d/2, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
+    assert len(epochs) == 3 and max(map(len, epochs)) < 120
+    line = rf"tiny_1: epoch %d/3, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
     line += r"\d+ (s|min)"
-    assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 2, epochs[1])
-    logged = [json.loads(line) for line in (tmp_path / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
-    assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 2
+    assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 3, epochs[2])
+    logged = [json.loads(line) for line in (folder / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
+    assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 3
     assert problems(err) == [] and "compiling" in err
-    (tmp_path / "models" / "tiny_1.weights.h5").unlink()
-    assert train_command.main([*command_in(tmp_path, config), "-q"]) == 0
-    weights = tmp_path / "models" / "tiny_1.weights.h5"
+
+
+def test_a_quiet_training_prints_the_path_of_its_weights(trained: Trained, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, command, _ = trained
+    weights = folder / "models" / "tiny_1.weights.h5"
+    weights.unlink()
+    assert train_command.main([*command, "-q"]) == 0
     assert tuple(capfd.readouterr()) == (f"tiny_1: written to {weights}\n", "")
 
 
@@ -587,7 +590,7 @@ def test_weights_to_start_from_must_fit(tmp_path: Path, capsys: pytest.CaptureFi
 def test_imagenet_has_taught_no_trunk_of_this_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train_command.main([*command_in(tmp_path), "--weights", "imagenet"]) == 1
     (error,) = problems(capsys.readouterr().err)
-    assert error.startswith("train: imagenet: there are no such weights for resnet26 of backbone_width 4; set")
+    assert error.startswith("train: imagenet: there are no such weights for resnet14 of backbone_width 4; set")
 
 
 def test_a_member_starts_from_weights_of_other_classes(

@@ -26,7 +26,7 @@ def tiny_config(**changes: dict[str, Any]) -> Config:
     sections: dict[str, dict[str, Any]] = {
         "network": {
             "image_size": SIDE,
-            "backbone": "resnet26",
+            "backbone": "resnet14",
             "backbone_width": 8,
             "pyramid_channels": 16,
             "pyramid_output_channels": 16,

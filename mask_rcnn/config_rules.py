@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-# Bottleneck blocks in stages 2 to 5 (He et al., Deep Residual Learning, CVPR 2016, table 1; 14 and 26 have one and two in each).
+# Bottleneck blocks in stages 2 to 5 (He et al., Deep Residual Learning, CVPR 2016, table 1; 14 and 26 have one and two).
 RESNET_BLOCKS = {
     "resnet14": (1, 1, 1, 1),
     "resnet26": (2, 2, 2, 2),

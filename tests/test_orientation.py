@@ -156,4 +156,4 @@ def test_doubts_come_with_the_film_and_raster_films_have_none(tmp_path: Path) ->
     film = read_radiograph(path)
     assert (film.turned, len(film.doubts)) == ("", 3) and all("\n" not in doubt for doubt in film.doubts)
     Image.fromarray(film_of()).save(tmp_path / "film.png")
-    assert read_radiograph(tmp_path / "film.png")[1:] == (None, "", ())
+    assert read_radiograph(tmp_path / "film.png")[1:] == (None, "", (), None)

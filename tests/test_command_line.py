@@ -74,7 +74,8 @@ def test_version(name: str, main: Main, capsys: pytest.CaptureFixture[str]) -> N
      "argument --device: must be auto, cpu, gpu or gpu:N, not gpu:;"),
     ("inference.py", ["--batch", "0"], "argument --batch: must be a whole number from 1, not 0;"),
     ("inference.py", ["--save", "masks,overlay"],
-     "argument --save: unknown 'overlay' of masks, overlays, probabilities, dicom-seg, dicom-sr, page; did you mean overlays?"),
+     "argument --save: unknown 'overlay' of masks, overlays, probabilities, dicom-seg, dicom-sr, page; "
+     "did you mean overlays?"),
 ])  # fmt: skip
 def test_a_wrong_command_line_gets_one_line(
     name: str, argv: list[str], line: str, capsys: pytest.CaptureFixture[str]

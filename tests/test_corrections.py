@@ -209,7 +209,7 @@ def test_a_training_takes_them_without_another_run_and_weighs_them(
 
     def shown(weight: int, members: str = "all") -> list[str]:
         data = {"sources": [source], "train_fraction": 0.99, "members": members, "corrected_weight": weight}
-        films = Films(config_from_dict({"data": data, "network": {"image_size": 64}}), tmp_path / "cache")
+        films = Films(config_from_dict({"data": data, "network": {"image_size": 64}}), folder / "cache")
         return [film.record.path.name + "*" * film.record.corrected for film in films.of_member(1)]
 
     assert "*" not in "".join(shown(3)) and len(shown(3)) == 3

@@ -30,9 +30,11 @@ def run_notebook(path: Path) -> nbformat.NotebookNode:
     """
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        notebook, timeout=TIMEOUT, kernel_name="python3", record_timing=False, resources={"metadata": {"path": path.parent}},
+        notebook, timeout=TIMEOUT, kernel_name="python3", record_timing=False,
+        coalesce_streams=True,  # else what is printed is cut where the kernel happens to send it
+        resources={"metadata": {"path": path.parent}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns that others on this machine can listen
-    )
+    )  # fmt: skip
     # The debugger, which nobody uses here, warns of a Python whose modules are frozen.
     client.execute(env=os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
     notebook.metadata.language_info = {"name": "python"}  # else also the version

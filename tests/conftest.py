@@ -18,7 +18,7 @@ PARITY = Path(__file__).resolve().parent / "parity"
 
 # The longest files, longest first: begun first, they leave no process alone with one of them at the end.
 LONGEST = ("compiled", "train", "model", "checkpoint", "precision", "layers", "golden", "shipped_models", "inference",
-           "members", "backend", "parity", "resume", "create_dataset")  # fmt: skip
+           "notebooks", "members", "backend", "parity", "resume", "create_dataset")  # fmt: skip
 
 
 def pytest_configure(config: pytest.Config) -> None:

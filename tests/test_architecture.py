@@ -55,11 +55,12 @@ INSTALLED_AS = {
     "segmentation_models": "segmentation-models",
 }
 
-# Required and never imported here: pydicom's decoders find it by themselves.
+# Required and never imported here: pydicom's decoders find the one by themselves, nbclient starts the other.
 FOUND_BY_OTHERS = {"python-gdcm"}
+STARTED_BY_OTHERS = {"ipykernel"}
 
 # Of an extra of setup.cfg: what needs it says so where it is not installed.
-OPTIONAL = {"highdicom"}
+OPTIONAL = {"highdicom", "nbclient", "nbformat"}
 
 # Backends that Keras can run on instead of TensorFlow; no code may need one.
 OTHER_BACKENDS = {"jax", "torch"}
@@ -219,7 +220,8 @@ def packages_of(paths: list[Path]) -> set[str]:
 
 def test_requirements_name_what_is_imported_and_nothing_else() -> None:
     assert required("requirements.txt").keys() - FOUND_BY_OTHERS == packages_of(SOURCES) - OPTIONAL
-    assert required("requirements-dev.txt").keys() >= OPTIONAL == bounds()["dicom"].keys()
+    extras = bounds()["dicom"].keys() | bounds()["notebooks"].keys()
+    assert required("requirements-dev.txt").keys() >= extras == OPTIONAL | STARTED_BY_OTHERS
     assert required("requirements.txt").keys() >= FOUND_BY_OTHERS
 
 
@@ -251,7 +253,7 @@ def version_of(text: str) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     "file, extras",
     [
-        ("requirements.txt", [""]), ("requirements-dev.txt", ["dev", "dicom"]),
+        ("requirements.txt", [""]), ("requirements-dev.txt", ["dev", "dicom", "notebooks"]),
         ("requirements-backends.txt", ["jax", "torch"]),
     ],
 )

@@ -37,7 +37,7 @@ README, CHANGELOG, OUTPUTS = ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "
 MOST_WORDS = 1200  # of the README
 
 # What the repository holds: a path that begins so must exist, unless a command of the documents writes it.
-HELD = {"configs", "create_dataset", "data", "docs", "mask_rcnn", "models", "scripts", "tests"}
+HELD = {"configs", "create_dataset", "data", "docs", "mask_rcnn", "models", "notebooks", "scripts", "tests"}
 WRITTEN = ("data/dataset", "models/my_lungs", "models/NAME")
 
 # Programs that are installed beside the commands, which have options of their own.

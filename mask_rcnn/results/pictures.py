@@ -1,4 +1,4 @@
-"""Label masks, probabilities and pictures as PNG.
+"""Label masks, probabilities and pictures as PNG; pictures as JPEG too.
 
 Shapes
     labels   uint8 [height, width], 0 background, else the category id
@@ -38,6 +38,13 @@ def probability_png(mean: np.ndarray, category: int, laterality: str) -> bytes:
 def picture_png(picture: np.ndarray) -> bytes:
     """An RGB picture as PNG."""
     return _png(picture, None)
+
+
+def picture_jpeg(picture: np.ndarray, quality: int = 85) -> bytes:
+    """A grey or an RGB picture as JPEG, a few times smaller."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)  # halved colours blur thin outlines
+    return buffer.getvalue()
 
 
 def _png(pixels: np.ndarray, note: PngInfo | None) -> bytes:

@@ -9,7 +9,6 @@ Shapes
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -28,6 +27,7 @@ from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.results.drawing import outline_lung
 from mask_rcnn.results.names import PAGE_FILES
 from mask_rcnn.results.page.films import PageFilm
+from mask_rcnn.results.pictures import picture_jpeg
 from mask_rcnn.system.files import write_bytes
 from mask_rcnn.system.progress import progress
 
@@ -63,8 +63,8 @@ def write_pictures(
     """
     name = picture_name(image_id, digest)
     if not is_shown_by_browsers(path):
-        write_bytes(out / PAGE_FILES / FILMS / name, _jpeg(film, FILM_QUALITY))
-    write_bytes(out / PAGE_FILES / THUMBNAILS / name, _jpeg(thumbnail(film, lungs), THUMBNAIL_QUALITY))
+        write_bytes(out / PAGE_FILES / FILMS / name, picture_jpeg(film, FILM_QUALITY))
+    write_bytes(out / PAGE_FILES / THUMBNAILS / name, picture_jpeg(thumbnail(film, lungs), THUMBNAIL_QUALITY))
 
 
 def thumbnail(film: np.ndarray, lungs: Mapping[int, np.ndarray]) -> np.ndarray:
@@ -125,9 +125,3 @@ def remove_stale_pictures(out: Path, films: Iterable[PageFilm]) -> None:
             if path.relative_to(folder).as_posix() not in names:
                 with suppress(OSError):
                     path.unlink()
-
-
-def _jpeg(picture: np.ndarray, quality: int) -> bytes:
-    jpeg = io.BytesIO()
-    Image.fromarray(picture).save(jpeg, "JPEG", quality=quality, subsampling=0)  # halved colours blur thin outlines
-    return jpeg.getvalue()

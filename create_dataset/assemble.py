@@ -32,7 +32,7 @@ from mask_rcnn.run.journal import Entry, Journal
 from mask_rcnn.system.files import replacing
 from mask_rcnn.system.progress import progress
 
-DATASET, TABLE = "dataset.json", "quality.csv"
+TABLE = "quality.csv"
 COLUMNS = ("file", "root", "collection", "split", "label", "patient", "group", "status", "reasons", "inverted",
            "turned", "decision", "corrected")
 

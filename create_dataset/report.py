@@ -12,7 +12,7 @@ from create_dataset.assemble import JudgedFilm, with_correction
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.drawing import LEGENDS
 from mask_rcnn.results.page.films import PageFilm
-from mask_rcnn.results.page.write import Details, Page, write_page
+from mask_rcnn.results.page.write import Details, Page, many, write_page
 from mask_rcnn.run.journal import Journal
 
 GROUPS = 24  # of copies that are shown
@@ -84,16 +84,12 @@ def groups_of_copies(films: Iterable[JudgedFilm]) -> Groups:
 def _sentences(counts: Mapping[str, int]) -> str:
     sentences = [
         f"Two lungs on {counts['two_lungs']:,}, one on {counts['one_lung']:,}, none on {counts['no_lung']:,}",
-        f"{_many(counts['inverted'], 'film')} inverted and turned round",
-        f"{_many(counts['copies'], 'copy').replace('copys', 'copies')} of other films",
+        f"{many(counts['inverted'], 'film')} inverted and turned round",
+        f"{many(counts['copies'], 'copy').replace('copys', 'copies')} of other films",
     ]
     if counts["not_done"]:
-        sentences.append(f"{_many(counts['not_done'], 'film')} not done yet: the same command goes on")
+        sentences.append(f"{many(counts['not_done'], 'film')} not done yet: the same command goes on")
     return f"{'; '.join(sentences)}. Training takes the accepted films alone."
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _settings(info: Mapping[str, Any]) -> dict[str, object]:

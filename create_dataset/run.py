@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 from create_dataset import exports
 from create_dataset.assemble import (
-    DATASET,
     TABLE,
     count_films,
     judge_films,
@@ -36,7 +35,7 @@ from mask_rcnn.dataset.coco import new_dataset, read_dataset
 from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, read_corrections
 from mask_rcnn.dataset.decisions import DECISIONS, Decision, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.results.names import PAGE, PAGE_FILES
+from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
 from mask_rcnn.system.console import note

@@ -41,6 +41,7 @@ from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.films.spacing import Calibration
 from mask_rcnn.inference.film import film_result
 from mask_rcnn.lungs import SIDES
+from mask_rcnn.results.names import DATASET
 from mask_rcnn.results.overlay import overlay
 from mask_rcnn.results.records import review_reasons
 from mask_rcnn.results.tables import COLUMNS, measurements
@@ -256,7 +257,6 @@ def build_dataset(
         OSError: ``out`` cannot be written.
     """
     from create_dataset import run
-    from create_dataset.assemble import DATASET
     from create_dataset.members import find_unets
 
     if laterality not in ("patient", "image"):

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,6 +49,20 @@ def _equal_random_numbers() -> None:
     """Every test starts from the same seed, whichever ran before it; tests without Keras do not wait for its import."""
     if "keras" in sys.modules:
         sys.modules["keras"].utils.set_random_seed(0)
+
+
+@pytest.fixture
+def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains without tracing, which takes longer than a few steps do."""
+    from mask_rcnn.model import Network
+
+    compile_plainly = Network.compile
+
+    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
+        compile_plainly(self, *arguments, **more)
+        self.run_eagerly = True
+
+    monkeypatch.setattr(Network, "compile", compile_eagerly)
 
 
 @pytest.fixture(scope="session")

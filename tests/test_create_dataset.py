@@ -24,7 +24,7 @@ from pycocotools.coco import COCO
 from stand_in import DarkFields, draw_film, load_stand_in, write_weights
 
 from create_dataset import members as ensemble, pipeline
-from create_dataset.assemble import DATASET, TABLE, group_films
+from create_dataset.assemble import TABLE, group_films
 from create_dataset.command import main
 from create_dataset.lungs import find_lungs
 from create_dataset.run import BATCH, LEGACY
@@ -37,7 +37,7 @@ from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.films.radiograph import read_film
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
-from mask_rcnn.results.names import PAGE, PAGE_FILES
+from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.system.shipped import shipped_unet
 
 REPOSITORY = Path(__file__).resolve().parents[1]

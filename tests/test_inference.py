@@ -683,7 +683,7 @@ def test_a_spacing_beside_the_film_counts_whenever_it_comes(
     (source / "b" / "three.json").write_text('{"spacing_mm": "0.5"}')
     capsys.readouterr()
     monkeypatch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
-    assert run(weights[:1], source, out, "--save", "masks") == 0
+    assert run(weights[:1], source, out, "--save", "masks,page") == 0
     errors = problems(capsys.readouterr().err)
     assert errors[1:] == [f"{source / 'b' / 'three.json'}: its spacing_mm is no spacing; write [between rows, between "
                           "columns] in millimetres, or remove it"]

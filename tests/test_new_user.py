@@ -6,7 +6,6 @@ import http.client
 import json
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from mask_rcnn.commands.train import main as train
 from mask_rcnn.dataset.coco import read_dataset
 from mask_rcnn.dataset.run_lengths import decode_mask, encode_polygons
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG
-from mask_rcnn.model import Network
 from mask_rcnn.results.page.server import ReviewServer
 from mask_rcnn.system.shipped import shipped_unet
 
@@ -53,18 +51,6 @@ def decide(server: ReviewServer, image_id: int, file: str, *wrong: str) -> None:
     connection.request("POST", "/decisions", json.dumps(body).encode(), {"Content-Type": "application/json"})
     assert connection.getresponse().status == 204
     connection.close()
-
-
-@pytest.fixture
-def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training of two steps is not traced, which takes longer than they do."""
-    compile_network = Network.compile
-
-    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
-        compile_network(self, *arguments, **more)
-        self.run_eagerly = True
-
-    monkeypatch.setattr(Network, "compile", compile_eagerly)
 
 
 @pytest.mark.usefixtures("eagerly")

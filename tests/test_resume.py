@@ -21,12 +21,12 @@ import pytest
 from stand_in import STANDS_IN, DarkFields, draw_film, write_weights
 
 from create_dataset import pipeline, run as dataset_run
-from create_dataset.assemble import DATASET, TABLE
+from create_dataset.assemble import TABLE
 from create_dataset.command import main
 from create_dataset.run import JOURNAL
 from create_dataset.sources import Source, find_films
 from mask_rcnn.dataset.coco import read_dataset
-from mask_rcnn.results.names import PAGE, PAGE_FILES
+from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.run.journal import Journal
 

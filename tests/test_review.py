@@ -142,7 +142,10 @@ def test_the_command_serves_until_it_is_stopped(folder: Path) -> None:
     write_decisions(folder / DECISIONS, [])
     command = [sys.executable, str(ROOT / "scripts" / "review.py"), str(folder), "--port", "0"]
     environment = {"PYTHONPATH": f"{ROOT}:{':'.join(filter(None, sys.path))}"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a shell has what runs behind it ignore
+    )  # fmt: skip
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -32,7 +32,7 @@ from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
 from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.training_films import TrainingFilm
-from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.model import MaskRCNN
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.network.losses import LOSS_NAMES
 from mask_rcnn.training import (
@@ -556,18 +556,6 @@ def test_too_little_memory_gets_one_line(
     assert train_command.main(command_in(tmp_path)) == 1
     (error,) = problems(capsys.readouterr().err)
     assert "too little memory; set training.batch_size lower" in error
-
-
-@pytest.fixture
-def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains without tracing, which takes longer than a few steps do."""
-    compile_plainly = Network.compile
-
-    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
-        compile_plainly(self, *arguments, **more)
-        self.run_eagerly = True
-
-    monkeypatch.setattr(Network, "compile", compile_eagerly)
 
 
 @pytest.mark.usefixtures("eagerly")

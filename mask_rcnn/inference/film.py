@@ -50,14 +50,14 @@ def film_result(
     """
     shape = film.pixels.shape
     config = members[0].network.config
-    detections = paste(members, predictions, shape)
+    detections = paste(members, predictions, shape, soft=True if with_probabilities else None)
     lungs = bag_film(detections, config.bag)
     labels = label_mask(lungs, shape)
     outlines = [
         {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
     ]
     record = result_record(film, inverted, lungs, labels, len(members), config.laterality, outlines)
-    means = mean_masks(paste(members, predictions, shape, soft=True)) if with_probabilities else {}
+    means = mean_masks(detections) if with_probabilities else {}
     return FilmResult(lungs, labels, record, means)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -102,6 +103,7 @@ class InferenceRun:
         self.save = [kind for kind in OUTPUTS if kind in save]
         self.batch, self.command = batch, command
         self.films = source.films  # named once the journal knows the roots
+        self._beside = cache(_spacing_beside)  # the tables and the page want it, and it is said once
         config = members[0].network.config
         check_outputs(self.save, config.laterality)
         self.settings = {  # what a film's result depends on besides the film
@@ -326,12 +328,7 @@ class InferenceRun:
         """A film's record; where its own file gives no spacing, with that of the file beside it, as it is today."""
         record = journal.read(film)
         if record.get("spacing") is None:
-            try:
-                spacing, calibration = read_sidecar(film.path)
-            except FilmError as error:
-                warn(str(error))
-            else:
-                record |= {"spacing": spacing, "calibration": calibration and calibration._asdict()}
+            record |= self._beside(film.path)
         return record
 
     def _write_provenance(
@@ -349,6 +346,16 @@ class InferenceRun:
         }  # fmt: skip
         write_json(self.out / RUN, content)
         return content
+
+
+def _spacing_beside(path: Path) -> Entry:
+    """What a record has of the spacing that lies beside a film; one that cannot be used is said."""
+    try:
+        spacing, calibration = read_sidecar(path)
+    except FilmError as error:
+        warn(str(error))
+        return {}
+    return {"spacing": spacing, "calibration": calibration and calibration._asdict()}
 
 
 def _is_dicom(path: Path) -> bool:

@@ -23,10 +23,8 @@ from mask_rcnn.dataset.corrections import (
 from mask_rcnn.dataset.decisions import DECISIONS, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.matching import match_films
-from mask_rcnn.results.names import JOURNAL, RUN
+from mask_rcnn.results.names import DATASET, JOURNAL, RUN
 from mask_rcnn.system.files import journal_contents
-
-DATASET = "dataset.json"
 
 
 class FoundFilms(NamedTuple):

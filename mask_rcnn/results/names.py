@@ -9,6 +9,7 @@ from mask_rcnn.films.names import film_stem
 from mask_rcnn.lungs import CATEGORIES
 
 PROBABILITIES, DICOM_SEG, DICOM_SR = "probabilities", "dicom-seg", "dicom-sr"
+DATASET = "dataset.json"  # of create_dataset.py
 JOURNAL, COCO_RESULTS, MEASUREMENTS, RUN = "films.jsonl", "results.json", "measurements.csv", "run.json"
 OVERLAYS, MASKS = "overlays", "masks"
 PAGE, PAGE_FILES = "report.html", "report_files"  # the page, and what it shows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,3 @@ def by_risk(films: Iterable[PageFilm]) -> list[PageFilm]:
 def kind_of_reason(reason: str) -> str:
     """A reason without its numbers and what is in brackets, by which films are filtered."""
     return re.sub(r"\d+([.,]\d+)*", "…", re.sub(r"\s*\(.*\)", "", reason))
-
-
-def kinds_of_reasons(films: Iterable[PageFilm]) -> Sequence[str]:
-    """All that the films have, sorted."""
-    return sorted({kind_of_reason(reason) for film in films for reason in film.reasons})

@@ -198,7 +198,7 @@ def _html(page: Page, films: Sequence[PageFilm]) -> str:
         loader=PackageLoader("mask_rcnn.results.page"), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"count": lambda number: f"{number:,}", "many": _many}
+    environment.filters |= {"count": lambda number: f"{number:,}", "many": many}
     here = Path(__file__).parent
     script = "\n".join((here / "scripts" / name).read_text(encoding="utf-8") for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
@@ -227,7 +227,8 @@ def _html(page: Page, films: Sequence[PageFilm]) -> str:
     )  # fmt: skip
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """A count and its noun, in the plural but for 1."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -8,7 +8,7 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,13 +57,16 @@ def read_films(
         seed: of the split.
 
     Raises:
-        DatasetError: a folder cannot be used, or a heart is missing.
+        DatasetError: a folder cannot be used, a heart is missing, or no film is left for one side.
     """
     records = [record for folder in folders for record in read_records(folder, "patient")]
     if held_out is not None:
         kept = set(held_out.to_learn([record.path for record in records]))
         records = [record for record in records if record.path in kept]
     train, validation = (_load(side, hearts) for side in split_records(records, train_fraction, seed))
+    if not train or not validation:
+        raise DatasetError(f"{', '.join(map(str, folders))}: too few films could be read that are not held out: {len(train)} to "
+                           f"train on, {len(validation)} to choose the best epoch by")
     return train, validation
 
 
@@ -90,24 +93,3 @@ def _read_heart(path: Path) -> np.ndarray:
         return resize_labels((read_film(path) > 0).astype(np.uint8), SIDE, SIDE) > 0
     except FilmError as error:
         raise DatasetError(f"{error}; make it with scripts/find_hearts.py") from error
-
-
-def films_of_epoch(
-    sources: Sequence[str], per_epoch: Mapping[str, int], epoch: int, seed: int
-) -> np.ndarray:
-    """The positions of the films that an epoch shows, in their order.
-
-    Every film of a source is shown once before one is shown again, in as many epochs as that takes.
-
-    Args:
-        sources: of each film.
-        per_epoch: how many films of a source an epoch shows; all of them once where it is not named.
-    """
-    chosen = []
-    for source in dict.fromkeys(sources):
-        places = np.array([k for k, other in enumerate(sources) if other == source])
-        count = per_epoch.get(source, len(places))
-        rounds, within = np.divmod(np.arange(epoch * count, (epoch + 1) * count), len(places))
-        orders = {int(k): np.random.default_rng((seed, int(k))).permutation(len(places)) for k in np.unique(rounds)}
-        chosen.append(places[[orders[int(k)][place] for k, place in zip(rounds, within, strict=True)]])
-    return np.random.default_rng((seed, epoch, 0)).permutation(np.concatenate(chosen))

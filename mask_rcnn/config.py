@@ -103,6 +103,7 @@ class DataConfig:
     """The films to learn from: dataset JSON files, published ones too, or folders of ``images/`` and label ``masks/``."""
 
     sources: tuple[str, ...] = ("data/dataset/dataset.json",)
+    epoch_films: tuple[int, ...] = ()  # of each source in an epoch, in the order of sources; 0, or no list: all of them
     train_fraction: float = 0.9
     members: str = "bootstrap"  # or "all": each learns from every film; or "sources": member k from source k alone
     patient_pattern: str = ""  # regular expression whose group is the patient in a film's path; "" goes by table and names

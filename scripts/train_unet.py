@@ -33,11 +33,12 @@ import keras
 import numpy as np
 
 from create_dataset.unet import SIDE, WeightsError, build_unet, load_unet
-from create_dataset.unet_films import UNetFilm, films_of_epoch, read_films
+from create_dataset.unet_films import UNetFilm, read_films
 from mask_rcnn.config import AugmentationConfig
 from mask_rcnn.dataset.augmentation import augment
 from mask_rcnn.dataset.batches import EpochBatches
 from mask_rcnn.dataset.conventions import UNKNOWN
+from mask_rcnn.dataset.epochs import films_of_epoch
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.evaluation.lateral import lateral_dice

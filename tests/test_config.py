@@ -159,6 +159,8 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"detection": {"min_score": 1.5}}, "detection.min_score"),
         ({"detection": {"nms_threshold": 0}}, "detection.nms_threshold"),
         ({"data": {"sources": []}}, "data.sources"),
+        ({"data": {"sources": ["a.json"], "epoch_films": [1, 2]}}, "data.epoch_films must be as many"),
+        ({"data": {"sources": ["a.json"], "epoch_films": [-1]}}, "data.epoch_films must not be negative"),
         ({"data": {"sources": ["a.json", " "]}}, "data.sources"),
         ({"data": {"sources": ["a\0"]}}, "data.sources"),
         ({"data": {"train_fraction": 1}}, "data.train_fraction"),

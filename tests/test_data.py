@@ -872,6 +872,20 @@ def test_an_epoch_shows_every_film_once() -> None:
     assert shown(validation, 0) == [0, 1, 2, 3, 4, 5, 6, 7, 0]
 
 
+def test_an_epoch_shows_of_a_source_what_the_config_says() -> None:
+    config = config_from_dict({"network": {"image_size": SIDE}, "training": {"batch_size": 2},
+                               "data": {"sources": ["many", "few/", "rest"], "epoch_films": [2, 4, 0]}})
+    sources = ["many"] * 4 + ["few"] * 2 + ["rest"] * 2
+    batches = TrainingBatches([in_memory(seed) for seed in range(8)], config, 0, True, sources=sources)
+    assert len(batches) == 4
+    orders = [shown(batches, epoch) for epoch in range(2)]
+    for order in orders:
+        assert sorted(order)[2:] == [4, 4, 5, 5, 6, 7], "each of few twice, of rest once"
+    assert sorted(k for order in orders for k in order if k < 4) == [0, 1, 2, 3], "the others of many come next"
+    validation = TrainingBatches(batches.films, config, 0, False, sources=sources)
+    assert shown(validation, 0) == list(range(8))
+
+
 def test_fewer_films_than_a_batch_are_repeated() -> None:
     batches = TrainingBatches([in_memory(0), in_memory(1)], small_config(batch_size=5), 0, False)
     assert len(batches) == 1 and shown(batches, 0) == [0, 1, 0, 1, 0]

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from script import copy_phantoms, load_script
 
-from create_dataset.unet_films import UNetFilm, films_of_epoch, read_films
+from create_dataset.unet_films import UNetFilm, read_films
 from mask_rcnn.dataset.conventions import UNKNOWN
+from mask_rcnn.dataset.epochs import films_of_epoch
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import HeldOut, ListedFilm
 
@@ -58,6 +59,12 @@ def test_every_film_is_shown_before_one_is_shown_again() -> None:
     assert sorted(shown) == sorted([*range(5)] * 2)
     np.testing.assert_array_equal(films_of_epoch(sources, {"a": 2}, 3, 7), epochs[3])
     assert len(films_of_epoch(sources, {"b": 7}, 0, 7)) == 12
+
+
+def test_films_that_are_all_held_out_are_named(folders: list[Path]) -> None:
+    every = HeldOut([ListedFilm("openist", f"images/{path.name}", "held") for path in (folders[0] / "images").glob("*")])
+    with pytest.raises(DatasetError, match="openist: too few films could be read that are not held out: 0 to train on"):
+        read_films(folders[:1], every, None, 0.75, 0)
 
 
 def test_the_loss_passes_over_what_is_unknown(script: ModuleType) -> None:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 
 from mask_rcnn.config import Config
 from mask_rcnn.dataset.augmentation import augment
+from mask_rcnn.dataset.epochs import films_of_epoch
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.training_films import TrainingFilm
 from mask_rcnn.lungs import CATEGORIES
@@ -53,7 +55,7 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
 class TrainingBatches(EpochBatches):
     """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
 
-    An epoch shows every film once. Where the films do not fill the last batch, the first films of the epoch
+    An epoch shows every film once, or of each source what ``config.data.epoch_films`` says. Where the films do not fill the last batch, the first films of the epoch
     fill it up, since the network's shapes are static. Each batch is a pair of ``inputs`` and ``targets``;
     ``inputs`` maps names to arrays:
 
@@ -74,24 +76,29 @@ class TrainingBatches(EpochBatches):
         augment: True shuffles the films and changes them by ``config.training.augmentation``; False, for
             validation, gives the same batches in every epoch.
         first_epoch: from 0; a run that goes on starts where it was left.
+        sources: of each film, as ``config.data.sources`` names them; needed where ``epoch_films`` counts by them.
 
     Raises:
         DatasetError: there are no films.
     """
 
     def __init__(
-        self, films: Sequence[TrainingFilm], config: Config, seed: int, augment: bool, first_epoch: int = 0
-    ) -> None:
+        self, films: Sequence[TrainingFilm], config: Config, seed: int, augment: bool, first_epoch: int = 0,
+        sources: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         super().__init__(first_epoch)
         if not films:
             raise DatasetError("no films to make batches of; check data.sources")
         self.films, self.config, self.seed = films, config, seed
-        self.augment = augment
+        self.augment, self.sources = augment, sources
+        counts = zip(config.data.sources, config.data.epoch_films, strict=False)
+        self.per_epoch = {str(Path(source)): count for source, count in counts if count and sources}
+        self._epoch_and_order = (-1, np.arange(len(films)))
         network = config.network
         self.anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
 
     def __len__(self) -> int:
-        return math.ceil(len(self.films) / self.config.training.batch_size)
+        return math.ceil(len(self._order(self.epoch)) / self.config.training.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         return self.batch(self.epoch if self.augment else 0, index)
@@ -99,12 +106,20 @@ class TrainingBatches(EpochBatches):
     def batch(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Batch ``index`` of any epoch."""
         size = self.config.training.batch_size
-        order = np.arange(len(self.films))
-        if self.augment:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.films))
-        chosen = np.resize(order, len(self) * size)[index * size : (index + 1) * size]
+        chosen = np.resize(self._order(epoch), len(self) * size)[index * size : (index + 1) * size]
         rng = np.random.default_rng((self.seed, epoch, index + 1))  # (seed, epoch, 0) is the order's
         return self._stack([self._example(self.films[k], rng) for k in chosen]), np.zeros(size, np.float32)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The positions of the films of an epoch."""
+        known, order = self._epoch_and_order
+        if self.augment and epoch != known:
+            if self.per_epoch:
+                order = films_of_epoch(self.sources, self.per_epoch, epoch, self.seed)
+            else:
+                order = np.random.default_rng((self.seed, epoch)).permutation(len(self.films))
+            self._epoch_and_order = epoch, order
+        return order
 
     def _example(self, film: TrainingFilm, rng: np.random.Generator) -> dict[str, np.ndarray]:
         config = self.config

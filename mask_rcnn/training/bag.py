@@ -147,7 +147,8 @@ def _train(
         start = max(stage.first, done.epochs)
         if start >= stage.end or is_worn_out(done.best, done.epochs, stage.first, config.training.patience):
             continue
-        batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start)
+        sources = [record.source for record in own.records]
+        batches = TrainingBatches(own, config, seed, augment=True, first_epoch=start, sources=sources)
         note("compiling")  # the first step waits for it
         model.compile(schedule_of(config.training, stage, len(batches)), stage.layers)
         if done.epochs > stage.first:

@@ -18,6 +18,7 @@ Shapes
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -75,6 +76,7 @@ class Result:
     labels: np.ndarray  # uint8 [height, width], 0 background, 1 left lung, 2 right lung; the lungs do not overlap
     lungs: Mapping[str, Lung]  # "left" and "right", each with mask, box, score, votes, agreement; absent where not found
     agreement: float  # of the networks on this film, 0 to 1, ``bag.agreement.film_agreement``; NaN of a single network
+    risk: float  # that a lung's Dice is below 0.90, 0 to 1, ``bag.risk.film_risk``; NaN of a single network
     reasons: tuple[str, ...]  # why a person should look at it; none where nothing speaks against it
     measurements: Mapping[str, Any]  # the film's row of ``measurements.csv``; None where it is empty
     laterality: str  # "patient", whose left lung lies on the image's right; or "image", where sides are the image's
@@ -135,12 +137,12 @@ class Bag:
     def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
         radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts, film.calibration)
         lungs, labels, record, _ = film_result(self.members, radiograph, film.inverted, predictions)
-        reasons = review_reasons(record, self.quality, self.config.bag.min_agreement)
+        reasons = review_reasons(record, self.quality, self.config.bag)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)
         return Result(
             film, labels, {SIDES[category]: lung for category, lung in sorted(lungs.items())},
-            float("nan") if record["agreement"] is None else record["agreement"], tuple(reasons),
+            *(math.nan if record[key] is None else record[key] for key in ("agreement", "risk")), tuple(reasons),
             {column: row.get(column) for column in COLUMNS if column not in ("image_id", "result")}, self.config.laterality,
         )  # fmt: skip
 

@@ -155,6 +155,7 @@ class BagConfig:
     min_votes: int = 3  # of the members that found a lung, or all of them where fewer did
     opening: int = 4  # pixels a side of the square that opens the voted mask
     min_agreement: float = 0.95  # of film_agreement; a film below it is for review (scripts/measure_uncertainty.py)
+    max_risk: float = 1.0  # that a lung is wrong, by bag/risk.py; a film above it is for review (scripts/fit_risk.py)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ RULES: tuple[Rule, ...] = (
     *_at_least("bag", members=1, opening=1),
     _one_of("bag.pixels", "votes", "probabilities"),
     Rule(("bag.min_votes", "bag.members"), lambda votes, members: 1 <= votes <= members, "must be from 1 to bag.members"),
-    *_in_unit_interval("bag.min_agreement"),
+    *_in_unit_interval("bag.min_agreement", "bag.max_risk"),
 
     *_not_negative("quality", "min_agreement", "min_area", "min_ratio", "max_side_contact", "max_shape_distance",
                    "min_sharpness", "max_aspect"),

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mask_rcnn.bag.lung import Lung, label_mask
-from mask_rcnn.config import QualityConfig
+from mask_rcnn.config import BagConfig, QualityConfig
+from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import read_labels
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.page.films import PageFilm
@@ -33,8 +34,8 @@ def phantom_record(path: Path, image_id: int, agreement: float) -> dict[str, Any
     moved = [[value + 5 * (k % 2) for k, value in enumerate(polygon)] for polygon in one["1"]]
     film = read_once(path)
     record = result_record(
-        film.radiograph, film.inverted, lungs, label_mask(lungs, labels.shape), 2, "patient",
-        [one, {"1": moved, "2": one["2"]}],
+        film.radiograph, equalise(film.radiograph.pixels), film.inverted, lungs, label_mask(lungs, labels.shape), 2, "patient",
+        0.01, [one, {"1": moved, "2": one["2"]}],
     )  # fmt: skip
     return {"id": image_id, "result": f"{path.stem}.png", "version": film.version, "digest": film.digest, **record}
 
@@ -45,7 +46,7 @@ def write_phantom_page(out: Path, paths: list[Path], names: list[str] | None = N
     for k, path in enumerate(paths):
         record = phantom_record(path, 1000 + k, 0.99 - 0.01 * k)
         name = names[k] if names else f"ward/{path.name}"
-        film = page_film(record, name, path, review_reasons(record, QualityConfig(), min_agreement=0.965))
+        film = page_film(record, name, path, review_reasons(record, QualityConfig(), BagConfig(min_agreement=0.965)))
         records[film.image_id] = record
         films.append(film)
     skipped = {"torn.png": "is no image; give a film"}

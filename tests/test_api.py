@@ -86,7 +86,7 @@ def test_the_command_gives_the_same(
         np.testing.assert_array_equal(result.overlay(), np.asarray(Image.open(tmp_path / "overlays" / row["result"])))
         assert "; ".join(result.reasons) == row["reasons"]
         assert result.laterality == row["laterality"]
-        assert result.agreement == float(row["agreement"])
+        assert (result.agreement, result.risk) == (float(row["agreement"]), float(row["risk"]))
         told = {key: "" if value is None else str(value) for key, value in result.measurements.items()}
         assert told == {key: row[key] for key in told} | {"file": str(path)}
         assert row.keys() - told.keys() == {"image_id", "result"}
@@ -168,7 +168,7 @@ def test_settings_are_those_of_the_command_line(bag: mask_rcnn.Bag, weights: lis
     assert (strict.quality.min_area, bag.quality.min_area) == (0.99, 0.08)
     assert (strict.config.bag.min_agreement, bag.config.bag.min_agreement) == (0.5, 0.95)
     result = mask_rcnn.Bag(bag.members[:1], strict.quality).predict(phantom(1))  # compiled already
-    assert math.isnan(result.agreement) and result.measurements["members"] == 1
+    assert math.isnan(result.agreement) and math.isnan(result.risk) and result.measurements["members"] == 1
     assert any(reason.startswith("lungs are small") for reason in result.reasons)
     with pytest.raises(ConfigError, match="training.batch_size"):
         mask_rcnn.load_bag(settings=["training.batch_size=3"])

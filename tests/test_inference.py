@@ -25,7 +25,7 @@ from stand_in import STANDS_IN, write_weights
 from create_dataset.command import main as create_dataset
 from mask_rcnn.commands.corrections import main as corrections
 from mask_rcnn.commands.inference import main
-from mask_rcnn.config import QualityConfig, config_from_dict
+from mask_rcnn.config import BagConfig, QualityConfig, config_from_dict
 from mask_rcnn.dataset.coco import to_xywh
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.finding import find_film_paths
@@ -135,6 +135,7 @@ def test_every_film_gets_mask_picture_and_measurements(weights: list[str], sourc
             assert np.array_equal(decode_mask(entries[0]["segmentation"]), mask)
             assert entries[0]["bbox"] == to_xywh(box)
         assert 0 <= float(row["agreement"]) <= min(float(row[f"{side}_agreement"] or 0) for side in ("left", "right")) + 1e-6
+        assert 0 <= float(row["risk"]) <= 1
         assert row["review"] == str(int(bool(row["reasons"])))
         differs = float(row["agreement"]) < provenance["bag"]["min_agreement"]
         assert ("opinions on the lungs differ" in row["reasons"]) == (differs and "likeness" not in row["reasons"])
@@ -157,7 +158,7 @@ def test_the_last_line_says_how_many_films_are_for_review(
         rows, found, provenance = tables(tmp_path / name)
         for row, image in zip(rows, provenance["images"], strict=True):
             # Random networks agree on nothing; one has nobody to agree with, and its lungs are judged all the same.
-            assert row["review"] == "1" and row["reasons"] and (row["agreement"] == "") == (name == "alone")
+            assert row["review"] == "1" and row["reasons"] and (row["agreement"] == row["risk"] == "") == (name == "alone")
             assert image["review"] and "; ".join(image["reasons"]) == row["reasons"]
             entries = [entry for entry in found if entry["image_id"] == image["id"]]
             assert all(entry["review"] == 1 and entry["reasons"] == image["reasons"] for entry in entries)
@@ -167,11 +168,14 @@ def test_review_is_what_a_check_speaks_against() -> None:
     measures = {"lungs": 2, "area": 0.3, "ratio": 0.8, "side_contact": 0, "shape_distance": 1, "likeness": 0.9,
                 "heart_side": 1, "sharpness": 0.1, "aspect": 1.2}  # fmt: skip
 
-    def reasons(agreement: float | None, doubts: list[str], **changes: float) -> list[str]:
-        record = {"agreement": agreement, "doubts": doubts, "measures": measures | changes}
-        return [reason.split(" (")[0] for reason in review_reasons(record, QualityConfig(), 0.95)]
+    def reasons(agreement: float | None, doubts: list[str], risk: float | None = 0.1, **changes: float) -> list[str]:
+        record = {"agreement": agreement, "risk": risk, "doubts": doubts, "measures": measures | changes}
+        bag = BagConfig(min_agreement=0.95, max_risk=0.2)
+        return [reason.split(" (")[0] for reason in review_reasons(record, QualityConfig(), bag)]
 
     assert [len(reasons(value, [])) for value in (0.0, 0.949999, 0.95, 1.0, None)] == [1, 1, 0, 0, 0]
+    assert [len(reasons(1.0, [], risk)) for risk in (0.0, 0.2, 0.200001, 1.0, None)] == [0, 0, 1, 1, 0]
+    assert reasons(0.5, [], 0.9) == ["opinions on the lungs differ", "a lung is probably wrong"]
     assert reasons(1.0, ["a lateral film by its ViewPosition (LL)"]) == ["a lateral film by its ViewPosition"]
     assert reasons(1.0, [], heart_side=-2.0) == ["perhaps mirrored: the heart points to the wrong side"]
     assert reasons(0.5, ["doubt"], lungs=1) == ["doubt", "one lung found", "opinions on the lungs differ"]

@@ -43,7 +43,7 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def record() -> dict[str, Any]:
     lungs = lungs_of()
-    record = result_record(FILM, False, lungs, label_mask(lungs, (64, 48)), 2, "patient")
+    record = result_record(FILM, equalise(FILM.pixels), False, lungs, label_mask(lungs, (64, 48)), 2, "patient")
     return json.loads(json.dumps(record))  # as the journal has it
 
 

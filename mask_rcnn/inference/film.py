@@ -13,8 +13,10 @@ import numpy as np
 
 from mask_rcnn.bag.lung import Lung, label_mask
 from mask_rcnn.bag.members import Member, paste
+from mask_rcnn.bag.risk import SIDE, film_risk, small_masks, stretched
 from mask_rcnn.bag.vote import bag_film, mean_masks, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
+from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.results.page.tracing import trace
 from mask_rcnn.results.records import result_record
@@ -56,7 +58,9 @@ def film_result(
     outlines = [
         {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
     ]
-    record = result_record(film, inverted, lungs, labels, len(members), config.laterality, outlines)
+    equalised = equalise(film.pixels)
+    risk = film_risk(stretched(equalised), *small_masks(paste(members, predictions, (SIDE, SIDE), soft=True)))
+    record = result_record(film, equalised, inverted, lungs, labels, len(members), config.laterality, risk, outlines)
     means = mean_masks(detections) if with_probabilities else {}
     return FilmResult(lungs, labels, record, means)
 

@@ -23,7 +23,7 @@ def provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, A
         "laterality": config.laterality,
         "bag": {"members": len(members), "pixels": config.bag.pixels,
                 "min_votes": majority(len(members), config.bag.min_votes), "opening": config.bag.opening,
-                "min_agreement": config.bag.min_agreement},
+                "min_agreement": config.bag.min_agreement, "max_risk": config.bag.max_risk},
         "weights": [{"file": writable(str(member.path)), "sha256": member.sha256,
                      "config": config_to_dict(member.network.config)} for member in members],
         "versions": library_versions(),

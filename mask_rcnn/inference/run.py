@@ -306,7 +306,7 @@ class InferenceRun:
                 if film not in journal:
                     continue
                 record = self._record(film, journal)
-                reasons = review_reasons(record, self.quality, config.bag.min_agreement)
+                reasons = review_reasons(record, self.quality, config.bag)
                 row = measurements(record, record["id"], film.name, config.laterality, len(self.members), reasons)
                 add(row, coco_results(record, record["id"], reasons))
                 images.append({

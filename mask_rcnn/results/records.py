@@ -21,9 +21,8 @@ from mask_rcnn.bag.agreement import film_agreement
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.checks.quality import judge, measure_lungs
-from mask_rcnn.config import QualityConfig
+from mask_rcnn.config import BagConfig, QualityConfig
 from mask_rcnn.dataset.run_lengths import encode_mask
-from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
@@ -31,27 +30,28 @@ from mask_rcnn.results.geometry import apex, costophrenic_point, outline_steps
 from mask_rcnn.utils import centroid
 
 # What the journal has of a film besides its id and its file's version and digest. Records of older programs have no more
-# than this: no spacing, outline, landmarks and intensity.
+# than this: no risk, spacing, outline, landmarks and intensity.
 KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "agreement", "measures", "lungs"})
 
 
 def result_record(
-    film: Radiograph, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int, laterality: str,
-    outlines: Sequence[Mapping[str, list[list[int]]]] = (),
+    film: Radiograph, equalised: np.ndarray, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+    laterality: str, risk: float = math.nan, outlines: Sequence[Mapping[str, list[list[int]]]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """All that the tables hold of a film, fit for JSON.
 
     Args:
         film: as it was read, its bones white; a turned one lies otherwise in its file.
+        equalised: the film, as the networks see it.
         inverted: whether its bones are black there.
         lungs: as the bag found them.
         labels: the same, at the film's size.
         members: the number of networks, whatever they found.
         laterality: what the lungs' names mean, ``patient`` or ``image``.
+        risk: that a lung is wrong, as ``film_risk`` gives it; NaN where nobody can tell.
         outlines: of each member's own lungs, polygons by category id, for the page; records of older programs have none.
     """
     pixels, spacing, turned, doubts, calibration = film
-    equalised = equalise(pixels)
     height, width = pixels.shape
     small = resize_labels(labels, SIDE, SIDE)
     masks = {category: small == category for category in CATEGORIES if (small == category).any()}
@@ -64,6 +64,7 @@ def result_record(
         "spacing": spacing and list(spacing),
         "calibration": calibration and calibration._asdict(),
         "agreement": _rounded(film_agreement(lungs, members)),
+        "risk": _rounded(risk),
         "outlines": list(outlines),
         "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
         "lungs": {
@@ -100,16 +101,20 @@ def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 6)
 
 
-def review_reasons(record: Mapping[str, Any], quality: QualityConfig, min_agreement: float) -> list[str]:
+def review_reasons(record: Mapping[str, Any], quality: QualityConfig, bag: BagConfig) -> list[str]:
     """Why a person should review a film's result; empty where there is no reason.
 
     Args:
         record: as ``result_record`` makes it.
         quality: the thresholds of the checks, its ``min_agreement`` aside, which is the U-Nets'.
-        min_agreement: of the bag's members.
+        bag: its thresholds.
     """
     measures = {**record["measures"], "agreement": record["agreement"]}
-    return judge(measures, replace(quality, min_agreement=min_agreement), record["doubts"])[1]
+    reasons = judge(measures, replace(quality, min_agreement=bag.min_agreement), record["doubts"])[1]
+    risk = record.get("risk")  # None of a single network, and in records of older programs
+    if risk is not None and risk > bag.max_risk:
+        reasons.append(f"a lung is probably wrong (risk {risk:.2f})")
+    return reasons
 
 
 def _centroid(lung: Lung) -> tuple[float, float]:

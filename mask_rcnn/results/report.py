@@ -18,7 +18,7 @@ from mask_rcnn.results.tables import OF_A_LUNG, measurements
 Record = Mapping[str, Any]
 
 # Columns of measurements.csv that the page shows elsewhere.
-_ELSEWHERE = frozenset({"file", "review", "reasons", "lungs_found", "agreement", "result"})
+_ELSEWHERE = frozenset({"file", "review", "reasons", "lungs_found", "agreement", "risk", "result"})
 
 
 def page_film(record: Record, name: str, path: Path, reasons: Sequence[str]) -> PageFilm:
@@ -35,7 +35,7 @@ def page_film(record: Record, name: str, path: Path, reasons: Sequence[str]) -> 
         record["id"], name, path, record["digest"], REVIEW if reasons else ACCEPTED, tuple(reasons), record["agreement"],
         sum(areas.values()) / (record["height"] * record["width"]),
         areas[LEFT_LUNG] / areas[RIGHT_LUNG] if len(areas) == 2 else None,
-        record["inverted"], str(PurePosixPath(name).parent).removeprefix("."),
+        record["inverted"], str(PurePosixPath(name).parent).removeprefix("."), risk=record.get("risk"),
     )  # fmt: skip
 
 

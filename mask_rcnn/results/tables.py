@@ -24,7 +24,7 @@ from mask_rcnn.system.files import replacing
 POINTS = ("apex", "costophrenic")  # landmarks, by their names in records too
 
 _OF_A_FILM = ("image_id", "file", "result", "height", "width", "inverted", "turned", "laterality", "members",
-              "lungs_found", "agreement", "review", "reasons")
+              "lungs_found", "agreement", "risk", "review", "reasons")
 OF_A_LUNG = ("found", "score", "votes", "agreement", "area_px", "area_fraction", "centroid_y", "centroid_x",
               "y1", "x1", "y2", "x2", "height_px", "width_px",
               "edges", "area_mm2", "height_mm", "width_mm", "perimeter_px", "perimeter_mm",
@@ -62,13 +62,13 @@ def measurements(
     """A film's row of ``COLUMNS``; what a lung that was not found has no value for stays empty.
 
     Pixels are the film's own. ``votes`` counts the members that found the lung, a lung's ``agreement`` is the mean Dice
-    over all pairs of them, the film's is ``film_agreement``, and ``review`` is 1 where there are ``reasons``. The centroid
+    over all pairs of them, the film's is ``film_agreement``, ``risk`` is ``film_risk``, and ``review`` is 1 where there are ``reasons``. The centroid
     is that of pixel centres, the first one at 0. Millimetres are there where the record has a ``spacing``.
     """
     height, width, lungs = record["height"], record["width"], record["lungs"]
     row: dict[str, Any] = dict(zip(_OF_A_FILM, (
         image_id, file_name, record["result"], height, width, int(record["inverted"]), record["turned"], laterality, members,
-        len(lungs), record["agreement"], int(bool(reasons)), "; ".join(reasons),
+        len(lungs), record["agreement"], record.get("risk"), int(bool(reasons)), "; ".join(reasons),
     ), strict=True))
     for category, side in SIDES.items():
         lung = lungs.get(str(category))

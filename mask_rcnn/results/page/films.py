@@ -28,13 +28,15 @@ class PageFilm:
     inverted: bool
     source: str  # the collection or folder that it comes from
     label: str = ""  # its class, where the source says one
+    risk: float | None = None  # that a lung is wrong, where a bag predicted it
 
 
 def by_risk(films: Iterable[PageFilm]) -> list[PageFilm]:
-    """What is for review comes first, then what was rejected; within each those on which opinions differ most."""
-    return sorted(
-        films, key=lambda film: (RISK.index(film.status), 1 if film.agreement is None else film.agreement, film.image_id)
-    )
+    """What is for review comes first, then what was rejected; within each the highest risk, or where there is none those on
+    which opinions differ most."""
+    return sorted(films, key=lambda film: (
+        RISK.index(film.status), -(film.risk or 0), 1 if film.agreement is None else film.agreement, film.image_id
+    ))  # fmt: skip
 
 
 def kind_of_reason(reason: str) -> str:

@@ -76,7 +76,9 @@ class Measure:
     high: float
 
 
+RISK = Measure("Risk", "probability that the Dice of a lung is below 0.90", lambda film: film.risk, 0.0, 1.0)
 MEASURES = (
+    RISK,
     Measure("Agreement", "mean Dice between the predictions on a film", lambda film: film.agreement, 0.5, 1.0),
     Measure("Area", "both lungs, share of the film", lambda film: film.area, 0.0, 0.6),
     Measure("Left over right", "area of the left lung over that of the right", lambda film: film.ratio, 0.0, 2.0),
@@ -142,7 +144,8 @@ def _index(out: Path, page: Page, films: Sequence[PageFilm]) -> dict[str, Any]:
         "file": [film.file for film in films],
         "status": [film.status for film in films],
         "reasons": [sorted({kinds[kind_of_reason(reason)] for reason in film.reasons}) for film in films],
-        "agreement": [None if film.agreement is None else round(film.agreement, 3) for film in films],
+        **{name: [None if (value := getattr(film, name)) is None else round(value, 3) for film in films]
+           for name in ("agreement", "risk")},
         "source": [sources.setdefault((film.source, film.label), len(sources)) for film in films],
         "sources": [" ".join(filter(None, source)) for source in sources],
         "picture": [
@@ -216,7 +219,8 @@ def _html(page: Page, films: Sequence[PageFilm]) -> str:
         legend=LEGENDS[page.laterality],
         colours=[(CATEGORIES[category].replace("_", " "), LUNG_COLOURS[category]) for category in SIDES],
         classes=_counts_by_class(films),
-        distributions=[_distribution(measure, films) for measure in MEASURES],
+        distributions=[_distribution(measure, films) for measure in MEASURES
+                       if measure is not RISK or any(film.risk is not None for film in films)],
         reasons=Counter(kind for film in films for kind in {kind_of_reason(reason) for reason in film.reasons}).most_common(),
         skipped=_skipped(page.skipped),
         pictures={

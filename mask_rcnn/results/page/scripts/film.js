@@ -35,7 +35,8 @@ async function enlarge(at) {
   byId("film-name").textContent = films.file[place];
   byId("film-place").textContent = `${number(at + 1)} of ${number(chosen.length)}`;
   const agreement = films.agreement[place] === null ? "" : `, agreement ${films.agreement[place].toFixed(3)}`;
-  byId("film-status").textContent = films.titles[films.status[place]].toLowerCase() + agreement;
+  const risk = films.risk[place] === null ? "" : `, risk ${films.risk[place].toFixed(3)}`;
+  byId("film-status").textContent = films.titles[films.status[place]].toLowerCase() + risk + agreement;
   byId("film-reasons").replaceChildren();
   byId("previous").disabled = at === 0;
   byId("next").disabled = at === chosen.length - 1;

@@ -108,7 +108,8 @@ function card(place) {
   caption.append(element("span", folder, "soft"), element("b", name));
   const words = films.reasons[place].map((kind) => films.kinds[kind]);
   caption.append(element("span", [films.titles[films.status[place]].toLowerCase(), ...words].join("; "), "why"));
-  if (films.agreement[place] !== null) caption.append(element("span", `agreement ${films.agreement[place].toFixed(2)}`));
+  if (films.risk[place] !== null) caption.append(element("span", `risk ${films.risk[place].toFixed(2)}`));
+  else if (films.agreement[place] !== null) caption.append(element("span", `agreement ${films.agreement[place].toFixed(2)}`));
   caption.append(element("span", "", "decision"));
   made.append(caption);
   showDecision(made, place);

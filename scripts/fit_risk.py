@@ -100,8 +100,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     sets = [read(path) for folder in arguments.predictions for path in sorted(folder.glob("*.npz"))]
     learnt = [some for some in sets if not some.held.all()]
-    if not learnt:
-        print("fit_risk: no predictions; make them with scripts/collect_predictions.py", file=sys.stderr)
+    folds = {fold for some in learnt for fold in some.folds[~some.held].tolist()}
+    if len(folds) < FOLDS:
+        print(f"fit_risk: predictions of too few patients ({len(folds)} of {FOLDS} folds have any); make more of them with "
+              "scripts/collect_predictions.py", file=sys.stderr)
         return 1
 
     def fitted(*folds: int) -> RiskTable:

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from script import copy_phantoms, load_script
@@ -144,3 +145,36 @@ def test_the_interval_takes_films_with_all_their_rows(script: ModuleType) -> Non
     assert repeated["value"] == pytest.approx(area["value"])
     # Four times the same rows are no more evidence.
     assert repeated["high"] - repeated["low"] == pytest.approx(area["high"] - area["low"], rel=0.02)
+
+
+def test_predictions_are_collected_for_the_fit_of_the_risk(
+    weights: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(path.name for path in (data / "images").iterdir())
+    held_out = tmp_path / "held.csv"
+    held_out.write_text(f"set,file,why\ndata,images/{names[0]},held\ndata,images/{names[1]},copy\n")
+    arguments = ["--weights", *weights, "--data", str(data), "--held-out", str(held_out), "--copies", "1"]
+    assert load_script("collect_predictions").main([*arguments, "--out", str(tmp_path / "out")]) == 0
+    with np.load(tmp_path / "out" / "data.npz") as found:
+        assert found["names"].tolist() == [names[0], names[2], names[2]] and found["copies"].tolist() == [0, 0, 1]
+        assert found["held"].tolist() == [True, False, False]
+        assert found["films"].shape == (3, 128, 128) and found["masks"].shape == (3, 2, 2, 128, 128)
+        assert (found["films"][1] != found["films"][2]).any(), "the copy is ill"
+        assert found["dice"].shape == (3, 2) and ((found["dice"] >= 0) & (found["dice"] < 0.9)).all()
+    assert "data.npz: 3 films, 3 of them with a lung below 0.90" in capsys.readouterr().out
+    assert load_script("fit_risk").main(["--predictions", str(tmp_path / "out")]) == 1
+    assert "too few patients (1 of 5 folds have any)" in capsys.readouterr().err
+
+
+def test_a_set_can_be_had_with_other_masks(tmp_path: Path) -> None:
+    source = copy_phantoms(tmp_path / "data", 2)
+    (source / "masks").rename(source / "heart")
+    path = sorted((source / "heart").iterdir())[0]
+    cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8) * 255)
+    script = load_script("with_masks")
+    assert script.main(["--set", str(source), "--masks", "heart", "--out", str(tmp_path / "other" / "data")]) == 0
+    labels = [set(np.unique(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)).tolist())
+              for mask in sorted((tmp_path / "other" / "data" / "masks").iterdir())]
+    assert labels == [{0, 1}, {0, 1, 2}]
+    assert len(list((tmp_path / "other" / "data" / "images").iterdir())) == 2
+    assert script.main(["--set", str(source), "--masks", "none", "--out", str(tmp_path / "third")]) == 1

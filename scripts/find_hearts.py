@@ -17,11 +17,10 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import cv2
 import numpy as np
 from tqdm import tqdm
 
-from create_dataset.lungs import fill_holes, parts_of
+from create_dataset.hearts import one_heart
 from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.errors import DatasetError
@@ -34,17 +33,6 @@ from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_bytes
 
 BATCH = 8
-
-
-def one_heart(probability: np.ndarray, margin: float) -> np.ndarray:
-    """The largest part above one half, filled and widened by a share of the side: bool [256, 256]; empty where none is."""
-    largest = next(parts_of(probability > 0.5), None)
-    if largest is None:
-        return np.zeros(probability.shape, bool)
-    heart = fill_holes(largest)
-    radius = round(margin * len(probability))
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(heart.astype(np.uint8), kernel) > 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

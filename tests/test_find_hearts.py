@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from script import copy_phantoms, load_script
 
+from create_dataset.hearts import one_heart
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 
 SIDE = 256
@@ -19,11 +20,11 @@ def test_a_heart_is_the_largest_part_filled_and_widened() -> None:
     probability[100:180, 90:150] = 0.9
     probability[130:140, 110:120] = 0.1  # a hole
     probability[20:25, 20:25] = 0.9
-    heart = load_script("find_hearts").one_heart(probability, 5 / SIDE)
+    heart = one_heart(probability, 5 / SIDE)
     rows, columns = np.nonzero(heart)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (95, 184, 85, 154)
     assert heart[100:180, 90:150].all() and not heart[95, 85]
-    assert not load_script("find_hearts").one_heart(np.full((SIDE, SIDE), 0.4, np.float32), 0.02).any()
+    assert not one_heart(np.full((SIDE, SIDE), 0.4, np.float32), 0.02).any()
 
 
 def test_labels_are_composed_of_drawing_lungs_and_heart(
@@ -62,3 +63,13 @@ def test_labels_are_composed_of_drawing_lungs_and_heart(
     assert (labels == LEFT_LUNG)[:, limit + 2 :].sum() > 0.97 * (drawn[1] == LEFT_LUNG)[:, limit + 2 :].sum()
     assert (out / "images").is_dir() and (out / "convention.txt").read_text() == "heart left out\n"
     assert script.main(arguments) == 0 and "0 films" in capsys.readouterr().out
+
+
+def test_the_cardiothoracic_ratio_is_of_the_widest_columns() -> None:
+    script = load_script("measure_hearts")
+    heart, lungs = np.zeros((20, 40), bool), np.zeros((20, 40), bool)
+    heart[12:15, 14:26], heart[5:8, 18:20] = True, True
+    lungs[2:18, 5:12], lungs[3:16, 28:35] = True, True
+    assert script.cardiothoracic_ratio(heart, lungs) == pytest.approx(12 / 30)
+    assert script.cardiothoracic_ratio(np.zeros_like(heart), lungs) == 0
+    assert np.isnan(script.cardiothoracic_ratio(heart, np.zeros_like(lungs)))

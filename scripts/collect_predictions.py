@@ -2,8 +2,8 @@
 
     python scripts/collect_predictions.py --weights models/*.h5 --data ../shared/data/v7_children --out runs/predictions
 
-``OUT/SET.npz`` has the films of a set, as they are and in ``--copies`` ill copies (``mask_rcnn/dataset/illness.py``). The Dice is
-of whole lungs, or of the lateral thirds where the drawings hold the heart. ``--held-out`` marks the films of that list.
+``OUT/SET.npz`` has the films of a set, as they are and in ``--copies`` ill copies (``mask_rcnn/dataset/illness.py``). The
+Dice is of whole lungs, or of the lateral thirds where the drawings hold the heart. ``--held-out`` marks the films of that list.
 
 Shapes
     films    uint8 [n, 128, 128], equalised, stretched to the square
@@ -105,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 square[: size[1], : size[0]] = cv2.resize(film, size, interpolation=cv2.INTER_AREA)
                 labels[: size[1], : size[0]] = resize_labels(drawn, size[1], size[0])
                 ill, labels = make_ill(square, labels, np.random.default_rng((number, copy)))
-                waiting.append((equalise(ill[: size[1], : size[0]]), labels[: size[1], : size[0]], {**facts, "copies": copy}))
+                inside = np.s_[: size[1], : size[0]]
+                waiting.append((equalise(ill[inside]), labels[inside], {**facts, "copies": copy}))
             while len(waiting) >= BATCH or (waiting and number == len(records) - 1):
                 some, waiting = waiting[:BATCH], waiting[BATCH:]
                 predictions = predict(members, [film for film, _, _ in some], BATCH)

@@ -88,7 +88,8 @@ def describe(name: str, risk: np.ndarray, some: Predictions, chosen: np.ndarray,
         areas = roc_area(-risk[bad], -risk[good]), roc_area(agreement[bad], agreement[good])
         line += f"; area under the ROC {areas[0]:.3f}, of the agreement {areas[1]:.3f}"
     caught = f"{100 * np.mean(risk[bad] > threshold):.0f} %" if bad.any() else "-"
-    return f"{line}; above {threshold:.3f} {caught} of the failures, {100 * np.mean(risk[good] > threshold):.0f} % of the others"
+    others = f"{100 * np.mean(risk[good] > threshold):.0f} %" if good.any() else "-"
+    return f"{line}; above {threshold:.3f} {caught} of the failures, {others} of the others"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -107,9 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
     def fitted(*folds: int) -> RiskTable:
-        parts = [~some.held & np.isin(some.folds, folds) for some in learnt]
-        return fit(np.concatenate([some.traits[part].reshape(-1, len(TRAITS)) for some, part in zip(learnt, parts, strict=True)]),
-                   np.concatenate([some.dice[part].ravel() for some, part in zip(learnt, parts, strict=True)]))
+        parts = [(some, ~some.held & np.isin(some.folds, folds)) for some in learnt]
+        return fit(np.concatenate([some.traits[part].reshape(-1, len(TRAITS)) for some, part in parts]),
+                   np.concatenate([some.dice[part].ravel() for some, part in parts]))
 
     unseen = [np.zeros(len(some.held)) for some in sets]
     for fold in range(FOLDS):

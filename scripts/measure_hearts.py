@@ -2,9 +2,9 @@
 
     python scripts/measure_hearts.py --unet runs/ill/heart.weights.h5 --data ../shared/data/jsrt_512
 
-The set has ``images/``, label ``masks/`` of the lungs and ``heart/`` with the hearts, 0 and 255. The ratio is the heart's width
-over that of the chest between the lungs' outer edges, both at their widest (Danzer, American Journal of the Medical Sciences,
-1919). ``--unet-lungs`` takes the chest of the predicted lungs; by default it is that of the annotated ones.
+The set has ``images/``, label ``masks/`` of the lungs and ``heart/`` with the hearts, 0 and 255. The ratio is the heart's
+width over that of the chest between the lungs' outer edges, both at their widest (Danzer, American Journal of the Medical
+Sciences, 1919). ``--unet-lungs`` takes the chest of the predicted lungs; by default it is that of the annotated ones.
 
 Shapes
     hearts  float32 [n, 256, 256], probabilities
@@ -90,8 +90,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append((dice(found, drawn), cardiothoracic_ratio(found, found_chest), cardiothoracic_ratio(drawn, chest)))
     dices, ratios, truths = np.array(rows).T
     errors = ratios - truths
-    print(f"{arguments.data}: {len(rows)} films, Dice {dices.mean():.4f} (median {np.median(dices):.4f}, {np.sum(dices < 0.8)} below "
-          f"0.80), cardiothoracic ratio wrong by {np.nanmean(np.abs(errors)):.4f} on average, {np.nanmean(errors):+.4f} with its sign")
+    print(f"{arguments.data}: {len(rows)} films, Dice {dices.mean():.4f} (median {np.median(dices):.4f}, "
+          f"{np.sum(dices < 0.8)} below 0.80), cardiothoracic ratio wrong by {np.nanmean(np.abs(errors)):.4f} on average, "
+          f"{np.nanmean(errors):+.4f} with its sign")
     return 0
 
 

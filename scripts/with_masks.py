@@ -4,7 +4,8 @@
     python scripts/with_masks.py --set ../shared/data/wingspan --masks heart --out runs/hearts/wingspan
 
 ``OUT/images`` links to the set's films and ``OUT/masks`` holds the masks, so that ``--data OUT`` reads them. A mask of 0 and
-255, of a heart for instance, becomes one of 0 and 1. The last folder of OUT should have the set's name: by that films are held out.
+255, of a heart for instance, becomes one of 0 and 1. The last folder of OUT should have the set's name: by that films are
+held out.
 """
 
 from __future__ import annotations

@@ -55,8 +55,9 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
 class TrainingBatches(EpochBatches):
     """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
 
-    An epoch shows every film once, or of each source what ``config.data.epoch_films`` says. Where the films do not fill the last batch, the first films of the epoch
-    fill it up, since the network's shapes are static. Each batch is a pair of ``inputs`` and ``targets``;
+    An epoch shows every film once, or of each source what ``config.data.epoch_films`` says. Where the films do not fill
+    the last batch, the first films of the epoch fill it up, since the network's shapes are static. Each batch is a pair
+    of ``inputs`` and ``targets``;
     ``inputs`` maps names to arrays:
 
     - ``images`` float32 [batch, side, side, 3], equalised films, mean pixel subtracted

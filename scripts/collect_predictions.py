@@ -3,7 +3,8 @@
     python scripts/collect_predictions.py --weights models/*.h5 --data ../shared/data/v7_children --out runs/predictions
 
 ``OUT/SET.npz`` has the films of a set, as they are and in ``--copies`` ill copies (``mask_rcnn/dataset/illness.py``). The
-Dice is of whole lungs, or of the lateral thirds where the drawings hold the heart. ``--held-out`` marks the films of that list.
+Dice is of whole lungs, or of the lateral thirds where the drawings hold the heart. ``--held-out`` marks the films of that
+list.
 
 Shapes
     films    uint8 [n, 128, 128], equalised, stretched to the square

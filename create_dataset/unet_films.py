@@ -65,8 +65,9 @@ def read_films(
         records = [record for record in records if record.path in kept]
     train, validation = (_load(side, hearts) for side in split_records(records, train_fraction, seed))
     if not train or not validation:
-        raise DatasetError(f"{', '.join(map(str, folders))}: too few films could be read that are not held out: {len(train)} "
-                           f"to train on, {len(validation)} to choose the best epoch by")
+        names = ", ".join(map(str, folders))
+        raise DatasetError(f"{names}: too few films could be read that are not held out: {len(train)} to train on, "
+                           f"{len(validation)} to choose the best epoch by")
     return train, validation
 
 

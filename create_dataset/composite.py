@@ -13,14 +13,17 @@ Shapes
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
+from create_dataset.lungs import parts_of
 from mask_rcnn.dataset.conventions import LEARNT_SHARE
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import row_edges
 
 ROWS = 0.1  # of a lung's height: over so many rows the shares are compared and smoothed
+SPIKES = 0.01  # of a lung's height: what is narrower than twice that is no part of it
 MIN_FOUND = 0.5  # of the share of the rows around: where less was found, the network missed it
 
 
@@ -43,8 +46,15 @@ def compose(drawn: np.ndarray, found: np.ndarray, heart: np.ndarray, category: i
     limits = end - shares * (end - first)
     lung = np.zeros(drawn.shape, bool)
     lung[rows] = drawn[rows] & (np.arange(drawn.shape[1]) + 0.5 >= limits[:, None])
-    result: np.ndarray = lung & ~heart
-    return result
+    return in_one_piece(lung & ~heart)
+
+
+def in_one_piece(lung: np.ndarray) -> np.ndarray:
+    """The largest part of a lung, bool [height, width], without its spikes: where heart meets the wall, the lung ends."""
+    radius = round(SPIKES * np.count_nonzero(lung.any(axis=1)))
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    smooth = cv2.morphologyEx(lung.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0
+    return next(parts_of(smooth), np.zeros(lung.shape, bool))
 
 
 def completed(shares: np.ndarray) -> np.ndarray:

@@ -29,8 +29,9 @@ from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import write_json
 
 FOLDS = 5
-SOFTNESS = 0.02  # of Dice: a lung of 0.89 is hardly worse than one of 0.91
-PENALTY = 3.0  # L2, of the weights
+SOFTNESS = 0.04  # of Dice: a lung of 0.89 is hardly worse than one of 0.91
+PENALTY = 1.0  # L2, of the weights
+EACH = 800.0  # lungs that a set counts as, so that a large one of much illness does not outweigh the others
 
 
 class Predictions(NamedTuple):
@@ -53,17 +54,20 @@ def read(path: Path) -> Predictions:
         return Predictions(path.stem, traits, file["dice"], file["held"], folds, ~(scores > 0).any(axis=1).all(axis=1))
 
 
-def fit(traits: np.ndarray, dice: np.ndarray) -> RiskTable:
-    """The regression of lungs, traits [lungs, traits] and dice [lungs], by maximum likelihood with a penalty."""
+def fit(traits: np.ndarray, dice: np.ndarray, shares: np.ndarray) -> RiskTable:
+    """The regression of lungs, traits [lungs, traits], dice and shares [lungs], by maximum likelihood with a penalty.
+
+    ``shares`` are what each lung counts.
+    """
     known = ~np.isnan(dice)
-    traits, wrong = traits[known], 1 / (1 + np.exp((dice[known] - FAILED) / SOFTNESS))
+    traits, wrong, shares = traits[known], 1 / (1 + np.exp((dice[known] - FAILED) / SOFTNESS)), shares[known]
     mean, deviation = traits.mean(axis=0), np.maximum(traits.std(axis=0), 1e-3)  # of some all are alike
     inputs = expanded(traits, mean, deviation)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logits = inputs @ weights[1:] + weights[0]
-        error = 1 / (1 + np.exp(-logits)) - wrong
-        entropy = float((np.logaddexp(0, logits) - wrong * logits).sum())
+        error = shares * (1 / (1 + np.exp(-logits)) - wrong)
+        entropy = float((shares * (np.logaddexp(0, logits) - wrong * logits)).sum())
         slope = np.concatenate([[error.sum()], inputs.T @ error + PENALTY * weights[1:]])
         return entropy + PENALTY / 2 * float(weights[1:] @ weights[1:]), slope
 
@@ -109,8 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def fitted(*folds: int) -> RiskTable:
         parts = [(some, ~some.held & np.isin(some.folds, folds)) for some in learnt]
+        parts = [(some, part) for some, part in parts if part.any()]
         return fit(np.concatenate([some.traits[part].reshape(-1, len(TRAITS)) for some, part in parts]),
-                   np.concatenate([some.dice[part].ravel() for some, part in parts]))
+                   np.concatenate([some.dice[part].ravel() for some, part in parts]),
+                   np.concatenate([np.full(2 * part.sum(), EACH / (2 * part.sum())) for _, part in parts]))
 
     unseen = [np.zeros(len(some.held)) for some in sets]
     for fold in range(FOLDS):

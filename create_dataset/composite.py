@@ -2,7 +2,9 @@
 
 Each row of a drawn lung is lung from its lateral edge over some share of its width. Where the network found the lung, its
 medial edge there tells the share; where it found nothing, as in opaque lung, or far less than in the rows around, those
-rows tell it. No row has less than the drawings are trusted for, and what the heart takes is taken away.
+rows tell it. What the heart takes is taken away, but no row has less than the drawings are trusted for: opaque lung beside a
+heart looks like heart to a network, and nearly half of 1,282 children's left lungs had lost more than a tenth of their lateral
+band to it.
 
 Shapes
     drawn   bool [height, width], one lung, the heart drawn in
@@ -18,7 +20,7 @@ import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
 
 from create_dataset.lungs import parts_of
-from mask_rcnn.dataset.conventions import LEARNT_SHARE
+from mask_rcnn.dataset.conventions import LEARNT_SHARE, lateral_band
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import row_edges
 
@@ -46,11 +48,11 @@ def compose(drawn: np.ndarray, found: np.ndarray, heart: np.ndarray, category: i
     limits = end - shares * (end - first)
     lung = np.zeros(drawn.shape, bool)
     lung[rows] = drawn[rows] & (np.arange(drawn.shape[1]) + 0.5 >= limits[:, None])
-    return in_one_piece(lung & ~heart)
+    return in_one_piece((lung & ~heart) | (drawn & lateral_band(drawn, LEFT_LUNG, LEARNT_SHARE)))
 
 
 def in_one_piece(lung: np.ndarray) -> np.ndarray:
-    """The largest part of a lung, bool [height, width], without its spikes: where heart meets the wall, the lung ends."""
+    """The largest part of a lung, bool [height, width], without its spikes."""
     radius = round(SPIKES * np.count_nonzero(lung.any(axis=1)))
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     smooth = cv2.morphologyEx(lung.astype(np.uint8), cv2.MORPH_OPEN, kernel) > 0

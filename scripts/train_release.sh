@@ -38,7 +38,6 @@ ill=runs/ill
     --run "$ill/unet_lungs" --out models/unet/efficientnetb0.weights.h5
 "$python" scripts/compose_labels.py --unet models/unet/efficientnetb0.weights.h5 --heart-unet "$ill/heart.weights.h5" \
   --data "${opaque[@]}" --held-out "$held_out" --out "$ill/composed"
-"$python" create_dataset.py --src "$data/kaggle" --out "$ill/dataset"
 for member in 1 2 3 4 5; do
   "$python" train.py --config lungs_ill --set name=lungs_small --member "$member" --weights "runs/second/lungs_small_$member.weights.h5"
 done

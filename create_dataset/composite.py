@@ -2,9 +2,9 @@
 
 Each row of a drawn lung is lung from its lateral edge over some share of its width. Where the network found the lung, its
 medial edge there tells the share; where it found nothing, as in opaque lung, or far less than in the rows around, those
-rows tell it. What the heart takes is taken away, but no row has less than the drawings are trusted for: opaque lung beside a
-heart looks like heart to a network, and nearly half of 1,282 children's left lungs had lost more than a tenth of their lateral
-band to it.
+rows tell it. What the heart takes is taken away, but no row has less than the drawings are trusted for: opaque lung beside
+a heart looks like heart to a network, and nearly half of 1,282 children's left lungs had lost more than a tenth of their
+lateral band to it.
 
 Shapes
     drawn   bool [height, width], one lung, the heart drawn in

@@ -142,7 +142,8 @@ class Bag:
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)
         return Result(
             film, labels, {SIDES[category]: lung for category, lung in sorted(lungs.items())},
-            *(math.nan if record[key] is None else record[key] for key in ("agreement", "risk")), tuple(reasons),
+            math.nan if record["agreement"] is None else record["agreement"],
+            math.nan if record["risk"] is None else record["risk"], tuple(reasons),
             {column: row.get(column) for column in COLUMNS if column not in ("image_id", "result")}, self.config.laterality,
         )  # fmt: skip
 

@@ -116,7 +116,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         path = arguments.out / f"{folder.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_path(path, ".npz") as partial:
-            np.savez_compressed(partial, **{key: np.array([row[key] for row in rows]) for key in rows[0]})
+            columns: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
+            np.savez_compressed(partial, **columns)
         lowest = np.nanmin([row["dice"] for row in rows], axis=1)
         print(f"{path}: {len(rows)} films, {np.count_nonzero(lowest < 0.9)} of them with a lung below 0.90", flush=True)
     return 0

@@ -203,8 +203,8 @@ def test_many_films_load_while_scrolling_and_are_paged(browser: Any, tmp_path: P
     count = 2500
     lists = {
         "id": list(range(count)), "file": [f"film {k}.png" for k in range(count)], "status": ["accepted"] * count,
-        "reasons": [[]] * count, "agreement": [0.9] * count, "risk": [None] * count, "source": [0] * count, "sources": ["ward"],
-        "picture": [""] * count, "decisions": [],
+        "reasons": [[]] * count, "agreement": [0.9] * count, "risk": [None] * count, "source": [0] * count,
+        "sources": ["ward"], "picture": [""] * count, "decisions": [],
     }  # fmt: skip
     index.write_text(head + json.dumps(lists)[1:] + ");")
     browser.get((tmp_path / "report.html").as_uri())

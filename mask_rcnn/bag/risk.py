@@ -139,10 +139,7 @@ def _traits(film: np.ndarray, masks: np.ndarray, scores: np.ndarray, own: np.nda
     greys = film[inside]
     third = max(height // 3, 1)
     step = 5
-    moved_right = np.zeros_like(own)
-    moved_right[:, step:] = own[:, :-step]
-    moved_down = np.zeros_like(own)
-    moved_down[step:] = own[:-step]
+    moved_right, moved_down = _shift(own, 0, step), _shift(own, step, 0)
     inner_right, inner_down = own & ~_shift(own, 0, -step), own & ~_shift(own, -step, 0)
     beside, below = moved_right & ~own & ~other, moved_down & ~own & ~other
     far_below = _shift(own, 3 * step, 0) & ~own & ~other
@@ -168,8 +165,8 @@ def _traits(film: np.ndarray, masks: np.ndarray, scores: np.ndarray, own: np.nda
 
 def _shift(mask: np.ndarray, down: int, across: int) -> np.ndarray:
     """A mask moved; what leaves the square is lost."""
-    matrix = np.float32([[1, 0, across], [0, 1, down]])
-    return cv2.warpAffine(mask.astype(np.uint8), matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
+    matrix = np.array([[1, 0, across], [0, 1, down]], np.float32)
+    return cv2.warpAffine(mask.astype(np.uint8), matrix, (mask.shape[1], mask.shape[0]), flags=cv2.INTER_NEAREST) > 0
 
 
 def _mean(film: np.ndarray, where: np.ndarray) -> float:

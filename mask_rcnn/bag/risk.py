@@ -68,7 +68,8 @@ def risk_table() -> RiskTable:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     if tuple(table["traits"]) != TRAITS:
         raise ValueError(f"{TABLE}: is of other traits; make it anew with scripts/fit_risk.py")
-    return RiskTable(*(np.array(table[key]) for key in ("mean", "deviation", "weights")), table["offset"])
+    mean, deviation, weights = (np.array(table[key]) for key in ("mean", "deviation", "weights"))
+    return RiskTable(mean, deviation, weights, table["offset"])
 
 
 def stretched(film: np.ndarray) -> np.ndarray:

@@ -10,6 +10,8 @@ from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records, split_report
 from mask_rcnn.dataset.training_films import join_copies
+from mask_rcnn.films.known_groups import KNOWN_COPIES
+from mask_rcnn.run.folder import sole_run
 from mask_rcnn.system.console import inform, step
 
 
@@ -37,7 +39,8 @@ class Films:
                 records = kept
             cached, fingerprints = cache_films(records, config.network.image_size, cache)
             # Only of films that were read is it known which are copies; none may stand on both sides.
-            joined = join_copies(cached.records, fingerprints)
+            with sole_run(cache, wait=True):
+                joined = join_copies(cached.records, fingerprints, cache / KNOWN_COPIES)
         self.read = CachedFilms(cached.path, cached.side, dict(zip(joined, cached.places.values(), strict=True)), joined)
         train, held_out = split_records(joined, config.data.train_fraction, config.seed)
         inform("\n".join(split_report(train, held_out)))

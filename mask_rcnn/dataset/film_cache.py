@@ -95,8 +95,8 @@ def cache_films(records: Sequence[FilmRecord], side: int, folder: Path) -> tuple
         DatasetError: as ``load_films``.
         OSError: the folder cannot be written to.
     """
-    path = folder / f"films_{side}.bin"
-    keys = {record: _key(record) for record in records}
+    path = pixels_path(folder, side)
+    keys = {record: key_of(record) for record in records}
     folder.mkdir(parents=True, exist_ok=True)  # here, so that no run that waits sees it go
     with sole_run(folder, wait=True), _naming(path):
         known = _read_index(path, side)
@@ -122,7 +122,7 @@ def _size(side: int) -> int:
     return 2 * side**2
 
 
-def _key(record: FilmRecord) -> str:
+def key_of(record: FilmRecord) -> str:
     """Equal for films whose pixels and labels are."""
     parts = [_file(record.path), record.mask_path and _file(record.mask_path), record.segmentations, record.inverted,
              record.are_upright, "" if record.pixels is None else hashlib.sha256(record.pixels.tobytes()).hexdigest()]
@@ -136,17 +136,33 @@ def _file(path: Path) -> list[Any]:
         return [str(path.absolute())]
 
 
-def _index_of(path: Path) -> Path:
-    return path.with_suffix(".jsonl")
+def pixels_path(folder: Path, side: int) -> Path:
+    """The file of pixels of a cache."""
+    return folder / f"films_{side}.bin"
+
+
+def index_path(folder: Path, side: int) -> Path:
+    """The file of lines of a cache."""
+    return pixels_path(folder, side).with_suffix(".jsonl")
+
+
+def head(side: int) -> dict[str, Any]:
+    """The first line of a cache."""
+    return {**stamp(FORMAT), "side": side}
+
+
+def index_line(key: str, window: Window, traits: Traits) -> bytes:
+    """A film's line."""
+    return journal_line({"film": key, "window": window, **traits._asdict()})
 
 
 def _read_index(path: Path, side: int) -> dict[str, tuple[Place, Traits]]:
     """The films of a cache by their keys; makes an empty one where there is none, or one of another program."""
-    head, index = {**stamp(FORMAT), "side": side}, _index_of(path)
+    index = index_path(path.parent, side)
     lines = journal_contents(index)
     _, end, first = next(lines, (0, 0, {}))
     known: dict[str, tuple[Place, Traits]] = {}
-    if first == head and path.exists():
+    if first == head(side) and path.exists():
         room = path.stat().st_size // _size(side)
         for _, last, line in islice(lines, room):
             try:
@@ -156,7 +172,7 @@ def _read_index(path: Path, side: int) -> dict[str, tuple[Place, Traits]]:
                 break
             end = last
     else:
-        index.write_bytes(journal_line(head))
+        index.write_bytes(journal_line(head(side)))
         end = index.stat().st_size
         path.touch()
     lines.close()
@@ -169,14 +185,14 @@ def _add(path: Path, side: int, keys: Mapping[FilmRecord, str], count: int) -> d
     """Prepares films and adds them to the ``count`` that are there; gives them as ``_read_index`` does."""
     added: dict[str, tuple[Place, Traits]] = {}
     prepared = prepare_films(list(keys), side)
-    with path.open("ab") as pixels, _index_of(path).open("ab") as index:
+    with path.open("ab") as pixels, index_path(path.parent, side).open("ab") as index:
         while some := list(islice(prepared, FILMS_AT_ONCE)):
             lines = []
             for film, traits in some:
                 pixels.write(film.film.tobytes() + film.labels.tobytes())
                 key = keys[film.record]
                 added[key] = Place(count + len(added), film.window), traits
-                lines.append(journal_line({"film": key, "window": film.window, **traits._asdict()}))
+                lines.append(index_line(key, film.window, traits))
             pixels.flush()
             os.fsync(pixels.fileno())
             index.write(b"".join(lines))

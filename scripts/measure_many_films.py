@@ -40,7 +40,7 @@ from mask_rcnn.films.duplicates import LETTERS, LEVELS, SIDE, find_groups
 from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.results.page.pictures import picture_name
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.files import journal_line
+from mask_rcnn.system.files import journal_line, write_json
 
 if __package__:
     from .phantom import draw_phantom
@@ -225,7 +225,7 @@ def measure_inference(count: int, folder: Path) -> None:
 
 
 def measure_dataset(count: int, folder: Path) -> None:
-    """Prints what a dataset costs whose films are all done, and the start of a training on it."""
+    """Prints what a dataset costs whose films are all done, and whose copies are known."""
     links, one = prepare_films(count, folder)
     command = [sys.executable, "create_dataset.py", "--device", "cpu"]
     done, out, texts = folder / "one" / "out", folder / "out", draw_fingerprints(count)
@@ -237,8 +237,23 @@ def measure_dataset(count: int, folder: Path) -> None:
     run = [*command, "--src", links.root, "--out", out]
     report("create_dataset.py, start", count, measure(run, until="films are done already"))
     report("create_dataset.py, whole, no film new", count, measure(run))
-    fill_cache(out / "dataset.json", folder / "runs" / "cache", texts)
-    train = [sys.executable, "train.py", "--config", "lungs_small", "--set", f"data.sources=[{out / 'dataset.json'}]",
+
+
+def measure_training(count: int, folder: Path) -> None:
+    """Prints what the start of a training costs whose films are all in the cache."""
+    links, one = prepare_films(count, folder)
+    done, texts = folder / "one" / "out", draw_fingerprints(count)
+    measure([sys.executable, "create_dataset.py", "--device", "cpu", "--src", one, "--out", done])
+    dataset = json.loads((done / "dataset.json").read_text(encoding="utf-8"))
+    [image], lungs = dataset["images"], dataset["annotations"]
+    dataset["info"]["roots"] = [str(links.root)]
+    dataset["images"] = [image | {"id": k, "file_name": name, "group": k} for k, name in enumerate(links.names)]
+    dataset["annotations"] = [lung | {"id": 2 * k + n, "image_id": k} for k in range(count) for n, lung in enumerate(lungs)]
+    path = folder / "dataset.json"
+    write_json(path, dataset)
+    fill_cache(path, folder / "runs" / "cache", texts)
+    find_groups(texts, folder / "runs" / "cache" / KNOWN_COPIES)
+    train = [sys.executable, "train.py", "--config", "lungs_small", "--set", f"data.sources=[{path}]",
              "--out", folder / "models", "--runs", folder / "runs", "--device", "cpu"]  # fmt: skip
     report("train.py, start, films in the cache", count, measure(train, until="compiling"))
 
@@ -262,7 +277,7 @@ def report(name: str, count: int, done: Measured) -> None:
     print(f"| {name} | {count:,} | {figures} |", flush=True)
 
 
-PARTS = {"copies": measure_copies, "inference": measure_inference, "dataset": measure_dataset}
+PARTS = {"copies": measure_copies, "inference": measure_inference, "dataset": measure_dataset, "training": measure_training}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

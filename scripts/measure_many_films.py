@@ -267,7 +267,7 @@ def fill_cache(dataset: Path, cache: Path, fingerprints: Sequence[str]) -> None:
         index.write(journal_line(film_cache.head(side)))
         for record, text in zip(records, fingerprints, strict=True):
             traits = Traits(text, Sides(True, False, False), None)
-            index.write(film_cache.index_line(film_cache.key_of(record), (0, 0, side, side), traits))
+            index.write(film_cache.index_line(film_cache.key_of(record), (0, 0, side, side), "", traits))
     with film_cache.pixels_path(cache, side).open("wb") as pixels:
         pixels.truncate(len(records) * 2 * side**2)
 

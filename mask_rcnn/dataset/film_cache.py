@@ -3,7 +3,8 @@
 For each side of the square a folder holds two files, to which films are only ever added:
 
 - ``films_SIDE.bin``, the film and its labels one behind the other, 2 side² bytes a film: 128 KB at 256 pixels
-- ``films_SIDE.jsonl``, a line that names the format, then one a film in the same order: its key, window and traits
+- ``films_SIDE.jsonl``, a line that names the format, then one a film in the same order: its key, window, traits and a digest
+  of its pixels, by which a training knows its films again without reading them
 
 A film's key is a digest of all that its pixels depend on: path, size and time of its file and its mask's, run lengths. So a
 film that was changed is prepared anew, and trainings of any config share what they have in common. Both files are whole
@@ -37,7 +38,7 @@ from mask_rcnn.system.console import inform, note
 from mask_rcnn.system.files import file_version, journal_contents, journal_line
 from mask_rcnn.system.formats import stamp
 
-FORMAT = 1  # bump when a film is read, equalised or fitted otherwise: caches of other formats are made anew
+FORMAT = 2  # bump when a film is read, equalised or fitted otherwise: caches of other formats are made anew
 FILMS_AT_ONCE = 64  # written, and told to the disk, before their lines are
 
 
@@ -46,6 +47,7 @@ class Place(NamedTuple):
 
     number: int  # from 0, of the film in the file
     window: Window
+    pixels: str  # the digest of film and labels, as ``pixels_digest`` gives it
 
 
 class CachedFilms(Sequence[TrainingFilm]):
@@ -78,7 +80,7 @@ class CachedFilms(Sequence[TrainingFilm]):
         if isinstance(index, slice):
             return self.of(self.records[index])
         record = self.records[index]
-        number, window = self.places[record]
+        number, window, _ = self.places[record]
         count = _size(self.side)
         # Read and not mapped: pages of a mapped file would count as this process's memory.
         pixels = np.fromfile(self.path, np.uint8, count, offset=number * count).reshape(2, self.side, self.side)
@@ -151,9 +153,14 @@ def head(side: int) -> dict[str, Any]:
     return {**stamp(FORMAT), "side": side}
 
 
-def index_line(key: str, window: Window, traits: Traits) -> bytes:
+def index_line(key: str, window: Window, pixels: str, traits: Traits) -> bytes:
     """A film's line."""
-    return journal_line({"film": key, "window": window, **traits._asdict()})
+    return journal_line({"film": key, "window": window, "pixels": pixels, **traits._asdict()})
+
+
+def pixels_digest(film: TrainingFilm) -> str:
+    """A SHA-256 of a film and its labels."""
+    return hashlib.sha256(film.film.tobytes() + film.labels.tobytes()).hexdigest()
 
 
 def _read_index(path: Path, side: int) -> dict[str, tuple[Place, Traits]]:
@@ -166,7 +173,7 @@ def _read_index(path: Path, side: int) -> dict[str, tuple[Place, Traits]]:
         room = path.stat().st_size // _size(side)
         for _, last, line in islice(lines, room):
             try:
-                place = Place(len(known), tuple(line["window"]))
+                place = Place(len(known), tuple(line["window"]), line["pixels"])
                 known[line["film"]] = place, Traits(line["fingerprint"], Sides(*line["sides"]), line["turned_wrongly"])
             except (LookupError, TypeError):  # what follows is not known to lie where it should
                 break
@@ -191,8 +198,9 @@ def _add(path: Path, side: int, keys: Mapping[FilmRecord, str], count: int) -> d
             for film, traits in some:
                 pixels.write(film.film.tobytes() + film.labels.tobytes())
                 key = keys[film.record]
-                added[key] = Place(count + len(added), film.window), traits
-                lines.append(index_line(key, film.window, traits))
+                place = Place(count + len(added), film.window, pixels_digest(film))
+                added[key] = place, traits
+                lines.append(index_line(key, film.window, place.pixels, traits))
             pixels.flush()
             os.fsync(pixels.fileno())
             index.write(b"".join(lines))

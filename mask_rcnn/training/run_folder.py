@@ -128,7 +128,7 @@ def read_progress(run: Path, config: Config, begun: Mapping[str, str]) -> Progre
         print(f"{last}: written by an older program, does not tell its films and first weights; going on with those given")
         return progress
     for key, words in BEGUN_WITH.items():
-        if key != "weights" and not str(known.get(key)).startswith(DIGEST_MARK):
+        if key != "weights" and isinstance(digest := known.get(key), str) and not digest.startswith(DIGEST_MARK):
             print(f"{last}: written by an older program, tells its {words} otherwise; going on with those given")
         elif known.get(key) != begun[key]:
             former = f" ({known.get(key)}, not {begun[key]})" if key == "weights" else ""

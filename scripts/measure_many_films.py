@@ -37,7 +37,7 @@ from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.training_films import Traits
 from mask_rcnn.films.alignment import sample
 from mask_rcnn.films.duplicates import LETTERS, LEVELS, SIDE, find_groups
-from mask_rcnn.films.known_groups import KNOWN_COPIES
+from mask_rcnn.films.known_groups import KNOWN_COPIES, KnownGroups, key_of, write_known
 from mask_rcnn.results.page.pictures import picture_name
 from mask_rcnn.system.console import forgiving_streams
 from mask_rcnn.system.files import journal_line, write_json
@@ -123,8 +123,8 @@ def measure_copies(count: int, folder: Path) -> None:
     rest.write_text("\n".join(texts.read_text(encoding="ascii").split("\n")[: count - count // 100]), encoding="ascii")
     for name, file in (("nothing known", texts), ("everything known", texts), ("", rest), ("1 % new", texts)):
         done = measure([sys.executable, __file__, "--search", str(file), str(folder / "copies.npz")])
-        if name:
-            report(f"copies, {name}", count, done)
+        if name:  # else what is known before
+            report(f"search for copies, {name}", count, done)
 
 
 def search(file: Path, known: Path) -> None:
@@ -233,7 +233,7 @@ def measure_dataset(count: int, folder: Path) -> None:
     out.mkdir()
     record = fill_journal(out, done, links, lambda k: {"fingerprint": texts[k]})
     link_pictures(out, done, range(1, count + 1), record["digest"])
-    find_groups(texts, out / KNOWN_COPIES)
+    know_all(texts, out / KNOWN_COPIES)
     run = [*command, "--src", links.root, "--out", out]
     report("create_dataset.py, start", count, measure(run, until="films are done already"))
     report("create_dataset.py, whole, no film new", count, measure(run))
@@ -252,10 +252,17 @@ def measure_training(count: int, folder: Path) -> None:
     path = folder / "dataset.json"
     write_json(path, dataset)
     fill_cache(path, folder / "runs" / "cache", texts)
-    find_groups(texts, folder / "runs" / "cache" / KNOWN_COPIES)
+    know_all(texts, folder / "runs" / "cache" / KNOWN_COPIES)
     train = [sys.executable, "train.py", "--config", "lungs_small", "--set", f"data.sources=[{path}]",
              "--out", folder / "models", "--runs", folder / "runs", "--device", "cpu"]  # fmt: skip
     report("train.py, start, films in the cache", count, measure(train, until="compiling"))
+
+
+def know_all(fingerprints: Sequence[str], path: Path) -> None:
+    """Has a file of known copies say of all films that they are copies of none."""
+    count = len(fingerprints)
+    keys = [key_of(text) for text in fingerprints]
+    write_known(path, KnownGroups(keys, np.zeros((3, 2, count), np.uint64), np.arange(count, dtype=np.int32)))
 
 
 def fill_cache(dataset: Path, cache: Path, fingerprints: Sequence[str]) -> None:

@@ -252,7 +252,7 @@ def measure_training(count: int, folder: Path) -> None:
     path = folder / "dataset.json"
     write_json(path, dataset)
     fill_cache(path, folder / "runs" / "cache", texts)
-    know_all(texts, folder / "runs" / "cache" / KNOWN_COPIES)
+    know_all(texts, folder / "runs" / KNOWN_COPIES)
     train = [sys.executable, "train.py", "--config", "lungs_small", "--set", f"data.sources=[{path}]",
              "--out", folder / "models", "--runs", folder / "runs", "--device", "cpu"]  # fmt: skip
     report("train.py, start, films in the cache", count, measure(train, until="compiling"))

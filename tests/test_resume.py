@@ -26,6 +26,7 @@ from create_dataset.command import main
 from create_dataset.run import JOURNAL
 from create_dataset.sources import Source, find_films
 from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.run.journal import Journal
@@ -413,6 +414,7 @@ def test_parts_come_to_the_bytes_of_one_run(
     assert main([*arguments, "--part", "2/3"]) == 0 and main(merge) == 0
     assert sum(films_asked) == FILMS
     assert outcome(out) == undisturbed
+    assert [path.relative_to(out).as_posix() for path in out.rglob(KNOWN_COPIES)] == [KNOWN_COPIES]
     assert main(merge) == 0 and main(arguments) == 0 and sum(films_asked) == FILMS, "the whole run goes on as any other"
     assert outcome(out) == undisturbed
 

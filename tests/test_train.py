@@ -32,6 +32,7 @@ from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
 from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.training_films import TrainingFilm
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.model import MaskRCNN
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.network.losses import LOSS_NAMES
@@ -336,6 +337,7 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     config = load_config(trained[0] / "tiny.yaml")
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(str(tmp_path / "phantoms"),)))
     films, same = (Films(one, tmp_path / "cache") for one in (config, moved))
+    assert (tmp_path / KNOWN_COPIES).is_file()
     begun = training_run.beginning(films.of_member(1), films.validation, None)
     assert training_run.beginning(same.of_member(1), same.validation, None) == begun
     assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3

@@ -25,7 +25,7 @@ from mask_rcnn.system.console import note
 from mask_rcnn.system.files import replacing
 from mask_rcnn.version import __version__
 
-KNOWN_COPIES = "copies.npz"  # beside a journal, or a cache of films
+KNOWN_COPIES = "copies.npz"  # beside a journal, or the cache of films
 FORMAT = 1  # bump when other films would be candidates or copies too: what was found before does not count then
 KEY_BYTES = 16
 

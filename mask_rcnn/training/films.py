@@ -11,7 +11,6 @@ from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records, split_report
 from mask_rcnn.dataset.training_films import join_copies
 from mask_rcnn.films.known_groups import KNOWN_COPIES
-from mask_rcnn.run.folder import sole_run
 from mask_rcnn.system.console import inform, step
 
 
@@ -19,7 +18,7 @@ class Films:
     """The films of a config's sources, for all members.
 
     Args:
-        cache: folder that the fitted films are kept in.
+        cache: folder that the fitted films are kept in; the copies that are known are kept beside it.
 
     Raises:
         DatasetError: a source cannot be used.
@@ -39,8 +38,8 @@ class Films:
                 records = kept
             cached, fingerprints = cache_films(records, config.network.image_size, cache)
             # Only of films that were read is it known which are copies; none may stand on both sides.
-            with sole_run(cache, wait=True):
-                joined = join_copies(cached.records, fingerprints, cache / KNOWN_COPIES)
+            # Beside the cache, whose lock another training may hold for as long as it reads films.
+            joined = join_copies(cached.records, fingerprints, cache.parent / KNOWN_COPIES)
         self.read = CachedFilms(cached.path, cached.side, dict(zip(joined, cached.places.values(), strict=True)), joined)
         train, held_out = split_records(joined, config.data.train_fraction, config.seed)
         inform("\n".join(split_report(train, held_out)))

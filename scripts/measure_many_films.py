@@ -71,11 +71,12 @@ def measure(command: Sequence[str | Path], until: str = "") -> Measured:
     started, lines, seconds = time.perf_counter(), [], 0.0
     process = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=ROOT, text=True)
     assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if until and until in line and not seconds:
-            seconds = time.perf_counter() - started
-            process.kill()
+    with process.stdout as output:
+        for line in output:
+            lines.append(line)
+            if until and until in line and not seconds:
+                seconds = time.perf_counter() - started
+                process.kill()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if (until and not seconds) or (not until and process.returncode):

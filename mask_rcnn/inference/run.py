@@ -109,7 +109,6 @@ class InferenceRun:
         self.batch, self.command = batch, command
         self.part, self.merged = part, merged
         self.films = source.films  # named once the journal knows the roots; of a part its own alone
-        self.places: Sequence[int] = range(len(self.films))  # of the films, among all of the source
         self._beside = cache(_spacing_beside)  # the tables and the page want it, and it is said once
         config = members[0].network.config
         check_outputs(self.save, config.laterality)
@@ -140,18 +139,16 @@ class InferenceRun:
             begin_part(self.out)
         batch = min(self.batch, len(self.source.films))
         all_films = name_films(self.source.films, self.source.roots, journal)
-        take_parts(self.out, self.merged, batch, journal, all_films, self.save)
-        self.places = [place for place in range(len(all_films)) if not self.part or self.part.has(place, batch)]
-        self.films = [all_films[place] for place in self.places]
+        if self.merged:
+            take_parts(self.out, self.merged, batch, journal, all_films, self.save)
+        own = [(place, film) for place, film in enumerate(all_films) if not self.part or self.part.has(place, batch)]
+        self.films = [film for _, film in own]
         before = journal.results()
         self._forget_renamed(journal)
         unwanted = [film for film in self.films if film not in journal]
         self._forget_without_predictions(journal)
         fresh = [film for film in self.films if film not in journal]
-        todo = [
-            (place, film) for place, film in zip(self.places, self.films, strict=True)
-            if film not in journal or self._missing(film, journal)
-        ]
+        todo = [(place, film) for place, film in own if film not in journal or self._missing(film, journal)]
         self._report(len(todo), len(todo) - len(fresh))
         journal.open()
         self._set_unwanted_aside(unwanted)

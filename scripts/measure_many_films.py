@@ -62,7 +62,7 @@ class Measured(NamedTuple):
     gigabytes: float  # of 2 ** 30 bytes, at most
 
 
-def measure(command: Sequence[str | Path], until: str = "") -> Measured:
+def measure(command: Sequence[object], until: str = "") -> Measured:
     """Runs a command to its end, or until it has written a line that holds ``until``, and then ends it.
 
     Raises:

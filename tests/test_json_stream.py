@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import tracemalloc
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from mask_rcnn.system import json_stream
+from mask_rcnn.system.garbage import without_collection
 from mask_rcnn.system.json_stream import read_json
 
 DATASET = {
@@ -72,3 +74,14 @@ def test_the_names_of_all_records_are_the_same_strings(tmp_path: Path) -> None:
     path = written(tmp_path / "file.json", '{"images":[{"file_name":1},{"file_name":2}]}')
     (one,), (other,) = read_json(path)["images"]
     assert one is other
+
+
+def test_garbage_is_not_searched_for_meanwhile() -> None:
+    assert gc.isenabled()
+    with pytest.raises(KeyError), without_collection():
+        assert not gc.isenabled()
+        with without_collection():
+            pass
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()

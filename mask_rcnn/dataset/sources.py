@@ -24,9 +24,11 @@ from mask_rcnn.dataset.run_lengths import compress_all, encode_mask
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.names import film_stem
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.garbage import without_collection
 from mask_rcnn.system.progress import progress
 
 
+@without_collection()
 def read_records(source: str | Path, laterality: str, patient_pattern: str = "") -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
 

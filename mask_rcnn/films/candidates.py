@@ -3,8 +3,8 @@
 Every new film is compared with every other, since no index finds the same pairs and reads much fewer. The bits of chest
 films are far from random: an index by bands of 16 bits would read 12 % of all pairs for what is alike in the films, and 92 %
 for the lungs, whose 128 bits may differ in 43 (980 real films). One pair in 2,200 is a candidate anyway, so that candidates
-alone grow with the square. A matrix product of bits takes longer than counting them (13 and 7 nanoseconds a pair). So what is
-known is kept (``known_groups``), and new films alone are compared.
+alone grow with the square. A matrix product of bits takes longer than counting them (13 and 7 nanoseconds a pair). What is
+known is kept (``known_groups``), so that new films alone are compared.
 
 Shapes
     thumbnails  float32 [films, side, side], grey levels 0 to 1

@@ -27,6 +27,7 @@ from mask_rcnn.dataset.matching import match_films
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.duplicates import find_groups
 from mask_rcnn.films.groups import Groups
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.run.journal import Entry, Journal
 from mask_rcnn.system.files import replacing
@@ -63,8 +64,11 @@ def judge_films(
 ) -> list[JudgedFilm]:  # fmt: skip
     """The verdicts and groups of films that are all in the journal; what a person decided or corrected outweighs the checks.
 
+    The groups of copies are kept beside the journal, so that the next run compares new films alone.
+
     Raises:
         DatasetError: a decision or a correction fits several films.
+        OSError: the groups cannot be kept.
     """
     verdicts, fingerprints, facts, sizes = [], [], [], []
     for source in progress(sources, name="judging", total=len(sources)):
@@ -81,7 +85,7 @@ def judge_films(
         verdicts[place] = decide(*verdicts[place], decided.get(place), corrected.get(place))
     for place, correction in corrected.items():
         facts[place] = _facts(with_correction(journal.read(sources[place]), correction))
-    firsts = find_groups(fingerprints)
+    firsts = find_groups(fingerprints, journal.path.with_name(KNOWN_COPIES))
     groups = group_films(ids, firsts, [(source.collection, source.patient) for source in sources])
     return [
         JudgedFilm(source, status=status, reasons=tuple(reasons), original=ids[first], group=group,

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from create_dataset.members import find_unets
@@ -17,6 +18,7 @@ from mask_rcnn.dataset.corrections import CORRECTIONS
 from mask_rcnn.dataset.decisions import DECISIONS
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
+from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
 from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, positive, run_command
 from mask_rcnn.system.formats import FormatError
@@ -43,17 +45,21 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     config = load_config(arguments.config) if arguments.config else Config()
+    part = arguments.part if isinstance(arguments.part, Part) else None
     settings = Settings(
-        arguments.out, arguments.laterality, apply_settings(config, arguments.settings, ["quality"]).quality,
-        arguments.batch, arguments.device, arguments.export == "legacy", arguments.copy_images,
+        part.folder(arguments.out) if part else arguments.out, arguments.laterality,
+        apply_settings(config, arguments.settings, ["quality"]).quality, arguments.batch, arguments.device,
+        arguments.export == "legacy", arguments.copy_images,
         f"create_dataset.py {shlex.join(argv)}", arguments.decisions,
-        arguments.corrections,
+        arguments.corrections, part,
     )  # fmt: skip
     unets = find_unets(arguments.unet or [shipped_unet()])
     sources = find_sources(arguments.src, arguments.out)
     if not sources.films:
         print("there is nothing to do; give --src a folder with JPEG, PNG, TIFF, BMP, WebP or DICOM films", file=sys.stderr)
         return NOTHING_DONE
+    if arguments.part == MERGE:
+        settings = replace(settings, merged=finished_parts(settings.out, settings.batch, sources.films))
     print(*create_dataset(sources, unets, settings), sep="\n", flush=True)
     return DONE
 
@@ -94,5 +100,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--corrections", nargs="+", action="extend", type=Path, default=[], metavar="FILE",
                         help=f"lungs that a person corrected, as scripts/corrections.py imports them, in place of what is "
                              f"found (default: {CORRECTIONS} in --out, which is always read)")
+    parser.add_argument("--part", type=part_or_merge, metavar="K/N",
+                        help=f"for a cluster: find the lungs on the Kth of N shares of the films, into a folder of its own "
+                             f"in --out; afterwards --part {MERGE} makes the dataset of all parts (default: all films)")
     parser.add_common()
     return parser.parse_args(argv)

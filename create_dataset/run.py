@@ -38,6 +38,7 @@ from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
+from mask_rcnn.run.parts import MERGE, Part, begin_part, end_part, part_journal
 from mask_rcnn.system.console import note
 from mask_rcnn.system.devices import start_device
 from mask_rcnn.system.files import writable, write_json
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
 RESULTS = (DATASET, TABLE, PAGE, PAGE_FILES, LEGACY)  # in OUT, beside the journal
 BATCH = 4
+OF_OTHERS = "made with other U-Nets, another laterality or an older program"
 RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
 
 
@@ -67,6 +69,8 @@ class Settings:
     command: str = ""  # for the dataset
     decisions: Sequence[Path] = ()  # files of a person's decisions, beside the one in the output folder
     corrections: Sequence[Path] = ()  # files of lungs that a person corrected, likewise
+    part: Part | None = None  # whose films alone are done, into ``out``, and no dataset is written
+    merged: Sequence[Part] = ()  # finished parts, which are put together in ``out`` first
 
 
 def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings) -> list[str]:
@@ -83,10 +87,15 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
     """
     films, skipped, lines = sources.films, dict(sources.unreadable), []
     all_decisions(settings), all_corrections(settings)  # refused before any work
+    own = [film for place, film in enumerate(films) if not settings.part or settings.part.has(place, settings.batch)]
     with sole_run(settings.out):
+        if settings.part:
+            begin_part(settings.out)
         journal = open_journal(settings, unets, films)
+        if settings.merged:
+            journal = take_parts(settings, unets, journal, films)
         members: list[keras.Model] = []
-        if any(film not in journal for film in films):
+        if any(film not in journal for film in own):
             start_device(settings.device, BACKENDS)
             loaded, members = load_members(unets)
             if loaded != unets:  # a smaller ensemble has a journal of its own
@@ -95,7 +104,11 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
             raise RunError("no U-Net could be loaded; give its weights with --unet")
         with journal:
             is_whole = fill_journal(journal, films, members, settings, skipped)
-            has_films = any(film in journal for film in films)
+            if settings.part and is_whole:
+                end_part(settings.out, settings.part, settings.batch, films)
+                return [f"{settings.out}: {settings.part} is done, {sum(film in journal for film in own)} films; "
+                        f"--part {MERGE} puts all parts together"]  # fmt: skip
+            has_films = not settings.part and any(film in journal for film in films)
             if has_films:
                 info = {
                     "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -174,6 +187,25 @@ def open_journal(settings: Settings, unets: Iterable[Unet], films: Sequence[Sour
     return journal
 
 
+def take_parts(settings: Settings, unets: Iterable[Unet], journal: Journal, films: Sequence[Source]) -> Journal:
+    """The journal with the entries of all parts.
+
+    Raises:
+        RunError: a part was made by other U-Nets or settings.
+        OSError: the journal cannot be written.
+    """
+    if journal.is_other:
+        put_away(settings.out, (*RESULTS, JOURNAL), OF_OTHERS)
+        journal = open_journal(settings, unets, films)
+    for part in settings.merged:
+        own = [film for place, film in enumerate(films) if part.has(place, settings.batch)]
+        with part_journal(part.folder(settings.out) / JOURNAL, part, journal, own, KEYS) as done:
+            for film in progress(own, name=str(part), total=len(own)):
+                if film not in journal and film in done:
+                    journal.add(film, {key: value for key, value in done.read(film).items() if key != "film"})
+    return journal
+
+
 def put_away(out: Path, names: Sequence[str], why: str) -> None:
     """Sets results aside that the run would write over, and names their new place."""
     if folder := set_aside(out, names):
@@ -192,11 +224,13 @@ def fill_journal(
         RunError: there is too little memory.
         OSError: the journal cannot be written.
     """
-    todo = [(place, film) for place, film in enumerate(films) if film not in journal]
+    part = settings.part
+    own = [(place, film) for place, film in enumerate(films) if not part or part.has(place, settings.batch)]
+    todo = [(place, film) for place, film in own if film not in journal]
     if journal.is_other:
-        put_away(settings.out, (*RESULTS, JOURNAL), "made with other U-Nets, another laterality or an older program")
-    elif len(todo) < len(films):
-        note(f"{journal.path}: {len(films) - len(todo)} of {len(films)} films are done already")
+        put_away(settings.out, (*RESULTS, JOURNAL), OF_OTHERS)
+    elif len(todo) < len(own):
+        note(f"{journal.path}: {len(own) - len(todo)} of {len(own)} films are done already")
     journal.open()
     if not todo:
         return True
@@ -210,7 +244,7 @@ def fill_journal(
     note("finding the lungs; the first films wait until the networks are compiled")
     entries = find_all_lungs(todo, members, settings.batch, settings.laterality, skip)
     try:
-        with progress(name="lungs", total=len(films), done=len(films) - len(todo)) as bar, closing(entries):
+        with progress(name="lungs", total=len(own), done=len(own) - len(todo)) as bar, closing(entries):
             for film, entry in entries:
                 journal.add(film, {"id": ids[journal.key(film)], **entry})
                 bar.update()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from mask_rcnn.films import alignment, duplicates
+from mask_rcnn.films import alignment, candidates, duplicates, known_groups
 from mask_rcnn.films.alignment import agreements, sample
 from mask_rcnn.films.duplicates import SIDE, find_groups, fingerprint
 from mask_rcnn.films.groups import Groups
@@ -88,7 +88,7 @@ def test_copies_of_copies_are_one_group(monkeypatch: pytest.MonkeyPatch, prints:
     def index_of(thumbnail: np.ndarray) -> int:
         return int(np.flatnonzero((thumbnails == thumbnail).all((1, 2)))[0])
 
-    monkeypatch.setattr(duplicates, "MAX_FILM_BITS", 128)  # every pair is a candidate
+    monkeypatch.setattr(candidates, "MAX_FILM_BITS", 128)  # every pair is a candidate
     monkeypatch.setattr(duplicates, "agreements", only_neighbours)
     groups = find_groups(prints)
     assert [k for k in range(COUNT) if groups[k] == 0] == [0, 2, 4, 9]
@@ -154,23 +154,24 @@ def test_the_lungs_middle() -> None:
         np.testing.assert_array_equal(duplicates._lungs_middle(nothing), (0, 0, 1, 1))
 
 
-def naive_candidates(bits: np.ndarray) -> set[tuple[int, int, int]]:
+def naive_candidates(bits: np.ndarray) -> dict[tuple[int, int], int]:
+    """What is alike of each pair that is a candidate."""
     def differing(one: np.ndarray, other: np.ndarray) -> int:
         return sum((int(a) ^ int(b)).bit_count() for a, b in zip(one, other, strict=True))
 
     whole, inner, lungs = bits
-    found = set()
+    found = {}
     for one in range(bits.shape[2]):
         for other in range(one + 1, bits.shape[2]):
             films = differing(whole[:, one], whole[:, other])
-            if films <= duplicates.MAX_FILM_BITS:
-                found.add((one, other, 0))
-            elif differing(inner[:, one], whole[:, other]) <= duplicates.MAX_FILM_BITS:
-                found.add((one, other, 1))
-            elif differing(whole[:, one], inner[:, other]) <= duplicates.MAX_FILM_BITS:
-                found.add((one, other, 2))
-            elif differing(lungs[:, one], lungs[:, other]) + films // 2 <= duplicates.MAX_LUNG_BITS:
-                found.add((one, other, duplicates.LUNGS_ALIKE))
+            if films <= candidates.MAX_FILM_BITS:
+                found[one, other] = 0
+            elif differing(inner[:, one], whole[:, other]) <= candidates.MAX_FILM_BITS:
+                found[one, other] = 1
+            elif differing(whole[:, one], inner[:, other]) <= candidates.MAX_FILM_BITS:
+                found[one, other] = 2
+            elif differing(lungs[:, one], lungs[:, other]) + films // 2 <= candidates.MAX_LUNG_BITS:
+                found[one, other] = candidates.LUNGS_ALIKE
     return found
 
 
@@ -183,15 +184,20 @@ def test_candidates_are_those_of_a_plain_loop(monkeypatch: pytest.MonkeyPatch, r
             for word in range(2):
                 chosen = rng.choice(64, int(rng.integers(0, 20)), replace=False).astype(np.uint64)
                 bits[part, word, film] ^= np.bitwise_or.reduce(np.uint64(1) << chosen, initial=np.uint64(0))
-    monkeypatch.setattr(duplicates, "BLOCK_ROWS", rows)
-    monkeypatch.setattr(duplicates, "BLOCK_COLUMNS", columns)
-    found = [
-        (int(one), int(other), int(kind))
-        for pairs, kinds in duplicates._candidates(bits)
-        for (one, other), kind in zip(pairs, kinds, strict=True)
-    ]
-    assert len(found) == len(set(found)) and set(found) == naive_candidates(bits)
-    assert {kind for *_, kind in found} == set(range(4))
+    monkeypatch.setattr(candidates, "BLOCK_ROWS", rows)
+    monkeypatch.setattr(candidates, "BLOCK_COLUMNS", columns)
+    expected = naive_candidates(bits)
+    pairs = np.concatenate([candidates.candidates(bits, range(start, start + 8)) for start in range(0, 24, 8)])
+    assert sorted(map(tuple, pairs.tolist())) == sorted(expected)
+    regions = np.tile(rng.uniform(0, 0.3, (24, 4)).astype(np.float32), 1) + np.array((0, 0, 0.6, 0.6), np.float32)
+    one, other = pairs.T
+    mappings = candidates.first_mappings(bits[..., one], bits[..., other], regions[one], regions[other])
+    own = candidates.between(regions[one], regions[other])
+    kinds = [expected[int(a), int(b)] for a, b in pairs]
+    assert set(kinds) == {0, 1, 2, candidates.LUNGS_ALIKE}
+    for mapping, of_lungs, kind in zip(mappings, own, kinds, strict=True):
+        wanted = of_lungs if kind == candidates.LUNGS_ALIKE else candidates.STARTS[kind]
+        np.testing.assert_array_equal(mapping, wanted)
 
 
 @pytest.mark.parametrize("larger", [0, 1])
@@ -204,9 +210,122 @@ def test_a_cropped_film_without_lungs_is_found(films: list[Film], larger: int) -
 def test_blocks_make_no_difference(monkeypatch: pytest.MonkeyPatch, films: list[Film], prints: list[str]) -> None:
     texts = [*prints, *(fingerprint(film[:-8], lungs[:-8]) for film, lungs in films[:6])]
     expected = find_groups(texts)
-    for name, size in (("BLOCK_ROWS", 3), ("BLOCK_COLUMNS", 4), ("BLOCK_PAIRS", 1)):
+    for name, size in (("BLOCK_ROWS", 3), ("BLOCK_COLUMNS", 4)):
+        monkeypatch.setattr(candidates, name, size)
+    for name, size in (("BLOCK_BITS", 5), ("FILMS_A_TASK", 2), ("BLOCK_PAIRS", 1)):
         monkeypatch.setattr(duplicates, name, size)
     assert find_groups(texts) == expected and len(set(expected)) == COUNT
+
+
+# What is kept from one search to the next
+
+
+@pytest.fixture(scope="module")
+def pool(films: list[Film], prints: list[str]) -> list[str]:
+    """Fingerprints with chains of copies, the same pixels with other lungs, and films that tell nothing."""
+    cut = [fingerprint(film[k:, k:], lungs[k:, k:]) for film, lungs in films[:6] for k in (3, 7, 11)]
+    again = [fingerprint(film, np.roll(lungs, 9, 0)) for film, lungs in films[:3]]
+    return [*prints[:12], *cut, *again, *(fingerprint(np.full((80, 60), level, np.uint8), None) for level in (0, 0, 255))]
+
+
+@pytest.fixture(scope="module")
+def ties(pool: list[str]) -> set[tuple[int, int]]:
+    """The pairs of copies in the pool, each compared by itself."""
+    order = sorted(range(len(pool)), key=pool.__getitem__)
+    bits, regions = duplicates._bits([pool[k] for k in order]), duplicates._regions([pool[k] for k in order])
+    thumbnails, found = duplicates._thumbnails([pool[k] for k in order]), set()
+    for (one, other), kind in naive_candidates(bits).items():
+        own = candidates.between(regions[[one]], regions[[other]])
+        start = own if kind == candidates.LUNGS_ALIKE else candidates.STARTS[[kind]]
+        telling = min(thumbnails[k].std() for k in (one, other)) >= duplicates.MIN_DEVIATION
+        if telling and agreements(thumbnails[[one]], thumbnails[[other]], start)[0] >= duplicates.MIN_AGREEMENT:
+            found.add((order[one], order[other]))
+    return found
+
+
+def plain_groups(pool: list[str], ties: set[tuple[int, int]], chosen: list[int]) -> list[int]:
+    """The groups of some films of the pool, from all ties between them; of equal pixels the first film is compared."""
+    groups = Groups(len(chosen))
+    first: dict[str, int] = {}
+    for place, film in enumerate(chosen):
+        groups.join(place, first.setdefault(pool[film][: duplicates.DIGEST], place))
+    for one in first.values():
+        for other in first.values():
+            if (chosen[one], chosen[other]) in ties:
+                groups.join(one, other)
+    return groups.firsts()
+
+
+def test_what_is_known_changes_no_group(pool: list[str], ties: set[tuple[int, int]], tmp_path: Path) -> None:
+    known, rng = tmp_path / "copies.npz", np.random.default_rng(3)
+    everything = list(range(len(pool)))
+    assert find_groups(pool, known) == plain_groups(pool, ties, everything) == find_groups(pool)
+    assert 12 < len(set(find_groups(pool))) < 20, "chains of copies"
+    for _ in range(12):  # films vanish, come, and come back, in any order
+        chosen = rng.permutation(len(pool))[: int(rng.integers(1, len(pool) + 1))].tolist()
+        expected = plain_groups(pool, ties, chosen)
+        assert find_groups([pool[k] for k in chosen], known) == expected
+        assert find_groups([pool[k] for k in chosen], known) == expected
+
+
+def test_a_group_that_lost_a_film_is_searched_again(
+    monkeypatch: pytest.MonkeyPatch, prints: list[str], tmp_path: Path
+) -> None:
+    thumbnails = duplicates._thumbnails(prints)
+
+    def neighbours(first: np.ndarray, second: np.ndarray, mappings: np.ndarray) -> np.ndarray:
+        index = [[int(np.flatnonzero((thumbnails == one).all((1, 2)))[0]) for one in side] for side in (first, second)]
+        return np.array([float(abs(one - other) == 1) for one, other in zip(*index, strict=True)])
+
+    monkeypatch.setattr(candidates, "MAX_FILM_BITS", 128)  # every pair is a candidate
+    monkeypatch.setattr(duplicates, "agreements", neighbours)
+    known = tmp_path / "copies.npz"
+    assert find_groups(prints[:5], known) == [0] * 5
+    assert find_groups([*prints[:2], *prints[3:5]], known) == [0, 0, 2, 2], "the film between is gone"
+    assert find_groups(prints[:5], known) == [0] * 5, "and back"
+    assert find_groups(prints[5:7], known) == [0, 0] and find_groups([], known) == []
+
+
+def test_known_films_are_not_compared_again(monkeypatch: pytest.MonkeyPatch, pool: list[str], tmp_path: Path) -> None:
+    known, compared = tmp_path / "copies.npz", []
+    plain = duplicates.candidates
+
+    def counting(bits: np.ndarray, rows: range) -> np.ndarray:
+        compared.extend(rows)
+        return plain(bits, rows)
+
+    monkeypatch.setattr(duplicates, "candidates", counting)
+    films = pool[:30]  # all of different pixels
+    find_groups(films[4:], known)
+    written = known.read_bytes()
+    compared.clear()
+    find_groups(films[:3:-1], known)
+    assert not compared and known.read_bytes() == written
+    find_groups(films, known)
+    assert len(compared) == 4, "the new ones alone"
+
+
+@pytest.mark.parametrize("spoilt", ["format", "torn", "part", "other"])
+def test_a_file_of_another_format_is_set_aside(
+    pool: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    known = tmp_path / "copies.npz"
+    expected = find_groups(pool, known)
+    with np.load(known) as file:
+        content = dict(file)
+    if spoilt == "torn":
+        known.write_bytes(known.read_bytes()[:-90])
+    elif spoilt == "other":
+        known.write_bytes(b"no archive")
+    else:
+        other = {"format": known_groups.FORMAT + 1} if spoilt == "format" else {"keys": content["keys"][1:]}
+        np.savez(known, **content | other)
+    before = known.read_bytes()
+    with caplog.at_level("INFO", "mask_rcnn"):
+        assert find_groups(pool, known) == expected
+    assert (tmp_path / "copies-earlier.npz").read_bytes() == before
+    assert f"{known}: " in caplog.text and "set aside as copies-earlier.npz" in caplog.text
+    assert caplog.text.count("\n") == 1 and known.exists()
 
 
 def test_joined_groups_are_named_by_their_first_film() -> None:

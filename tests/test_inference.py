@@ -728,3 +728,39 @@ def test_a_dataset_of_the_same_films_loads_the_results(
     for entry in results:
         image = truth.imgs[entry["image_id"]]
         assert entry["segmentation"]["size"] == [image["height"], image["width"]]
+
+
+def test_parts_come_to_the_bytes_of_one_run(
+    weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three shares of phantoms, predicted in any order into folders of their own, and put together."""
+    for k in (3, 4):
+        shutil.copy(PHANTOMS[k], source / "b" / f"film_{k}.png")
+    (source / "torn.png").write_bytes(b"no film")
+    save = ["--save", "masks,overlays,probabilities,page", "--batch", "1"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert run(weights, source, whole, *save) == 0
+    assert run(weights, source, parts, *save, "--part", "3/3") == 0
+    out = capsys.readouterr().out
+    assert f"{parts / 'part-3-of-3'}: part 3 of 3 is done, 1 films predicted and 1 files skipped now; --part merge" in out
+    assert run(weights, source, parts, *save, "--part", "merge") == 1
+    assert problems(capsys.readouterr().err)[-1].endswith("part 1 of 3 is missing; run the command with --part 1/3")
+    for number in (1, 2):
+        assert run(weights, source, parts, *save, "--part", f"{number}/3") == 0
+    assert not (parts / "results.json").exists() and not (parts / "part-1-of-3" / "measurements.csv").exists()
+    predicted = {path.relative_to(parts).parts[0] for path in parts.rglob("masks/**/*.png")}
+    assert predicted == {f"part-{number}-of-3" for number in (1, 2, 3)}
+
+    assert run(weights, source, parts, *save, "--part", "merge") == 0
+    assert "going on with a run of the same weights and source, 5 of 6 films are done" in capsys.readouterr().out
+    names = {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+    assert names == {path.relative_to(parts) for path in parts.rglob("*")
+                     if path.is_file() and not path.relative_to(parts).parts[0].startswith("part-")}  # fmt: skip
+    told_apart = {"run.json", "report.html", "films.jsonl"}  # by their command, time and order
+    for name in names:
+        assert name.name in told_apart or (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    lines = [sorted((folder / "films.jsonl").read_text().splitlines()[2:]) for folder in (whole, parts)]
+    assert lines[0] == lines[1]
+    facts = [{key: value for key, value in tables(folder)[2].items() if key not in ("command", "seconds")}
+             for folder in (whole, parts)]  # fmt: skip
+    assert facts[0] == facts[1] and len(facts[0]["skipped"]) == 1

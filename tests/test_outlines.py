@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from mask_rcnn.dataset import run_lengths
 from mask_rcnn.dataset.coco import FORMAT, new_dataset, read_dataset
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.outlines import check_runs
@@ -207,10 +208,37 @@ def test_runs_are_those_that_pycocotools_reads() -> None:
             mask = rng.random(rng.integers(1, 70, 2)) < share
             text = encode_mask(mask)["counts"]
             runs = check_runs(text, (mask.shape[0], mask.shape[1]))
-            again = coco_mask.frPyObjects({"size": list(mask.shape), "counts": runs}, *mask.shape)
+            again = coco_mask.frPyObjects({"size": list(mask.shape), "counts": runs.tolist()}, *mask.shape)
             assert again["counts"].decode() == text
             decoded = np.repeat(np.arange(len(runs)) % 2, runs).reshape(mask.shape[::-1]).T
             np.testing.assert_array_equal(decoded, mask)
+
+
+def test_run_lengths_are_checked_many_at_once_as_each_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def alone(segmentation: Any, size: Any) -> dict[str, Any] | str:
+        try:
+            return compress(segmentation, size)
+        except ValueError as error:
+            return str(error)
+
+    rng = np.random.default_rng(1)
+    texts = ("", "4", "04", "\u00e9", "oooooooo0", "nO")
+    cases: list[tuple[Any, Any]] = [({"size": [2, 2], "counts": text}, None) for text in texts]
+    for share in (0, 0.01, 0.3, 1):
+        for _ in range(30):
+            mask = rng.random(rng.integers(1, 40, 2)) < share
+            whole = encode_mask(mask)
+            torn = list(whole["counts"])
+            torn[int(rng.integers(len(torn)))] = chr(int(rng.integers(40, 120)))
+            counts = whole["counts"]
+            cases += [(whole | {"counts": text}, None) for text in (counts, "".join(torn), counts[:-1])]
+    cases += [(whole | {"size": [0, 3]}, None), ([[1, 1, 9, 1, 9, 9]], (20, 20)), ([[1, 1]], (20, 20)), (None, None),
+              (whole | {"counts": check_runs(whole["counts"], whole["size"]).tolist()}, None)]  # fmt: skip
+    for at_a_time in (1000, 7):
+        monkeypatch.setattr(run_lengths, "AT_A_TIME", at_a_time)
+        found = [str(rle) if isinstance(rle, ValueError) else rle for rle in run_lengths.compress_all(cases)]
+        assert found == [alone(*case) for case in cases]
+    assert sum(isinstance(rle, str) for rle in found) > 100 and sum(isinstance(rle, dict) for rle in found) > 120
 
 
 # Units

@@ -202,6 +202,7 @@ def test_an_outline_lies_on_its_mask(side: int) -> None:
     mask[: side // 20, side - side // 20 :] = True
     polygons = trace(mask)
     assert len(polygons) == 2, "both parts"
+    assert trace(np.asfortranarray(mask)) == polygons, "by columns, as run lengths are decoded"
     again = np.zeros(mask.shape, np.uint8)
     cv2.fillPoly(again, [np.reshape(polygon, (-1, 2)) for polygon in polygons], 1)
     dice = 2 * np.count_nonzero(mask & (again > 0)) / (np.count_nonzero(mask) + np.count_nonzero(again))

@@ -26,6 +26,7 @@ from create_dataset.command import main
 from create_dataset.run import JOURNAL
 from create_dataset.sources import Source, find_films
 from mask_rcnn.dataset.coco import read_dataset
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.run.journal import Journal
@@ -390,3 +391,49 @@ def test_few_films_are_in_memory(source: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(started) - finished <= 3 * 2 + 1
         finished += 1
     assert finished == FILMS == len(set(started))
+
+
+def test_parts_come_to_the_bytes_of_one_run(
+    source: Path, undisturbed: dict[str, str], films_asked: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = source.parent / "parts"
+    arguments = arguments_for(source, out)
+    merge = [*arguments, "--part", "merge"]
+    assert main(merge) == 1
+    assert "holds no parts; run the command with --part 1/N to N/N first" in capsys.readouterr().err
+    for number in (3, 1):
+        assert main([*arguments, "--part", f"{number}/3"]) == 0
+    assert "part 1 of 3 is done, 8 films; --part merge puts all parts together" in capsys.readouterr().out
+    assert not (out / DATASET).exists()
+    assert main(merge) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"{out}: part 2 of 3 is missing; run the command with --part 2/3"
+    assert main([*arguments, "--part", "2/3"]) == 0
+    assert sum(films_asked) == FILMS, "each film once"
+    journals = [films_in(out / f"part-{number}-of-3" / JOURNAL) for number in (1, 2, 3)]
+    assert sorted(map(len, journals)) == [6, 6, 8] and len({film for journal in journals for film in journal}) == FILMS
+    assert main([*arguments, "--part", "2/3"]) == 0 and main(merge) == 0
+    assert sum(films_asked) == FILMS
+    assert outcome(out) == undisturbed
+    assert [path.relative_to(out).as_posix() for path in out.rglob(KNOWN_COPIES)] == [KNOWN_COPIES]
+    assert main(merge) == 0 and main(arguments) == 0 and sum(films_asked) == FILMS, "the whole run goes on as any other"
+    assert outcome(out) == undisturbed
+
+
+def test_parts_of_other_networks_or_films_are_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    films = tmp_path / "src"
+    shutil.copytree(source / "NORMAL", films)
+    arguments = arguments_for(films, tmp_path / "out")
+    for number in (1, 2):
+        assert main([*arguments, "--part", f"{number}/2"]) == 0
+    assert main([*arguments, "--part", "merge", "--laterality", "image"]) == 1
+    assert "made with other weights or settings than those given now" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out" / DATASET).exists()
+    draw_film(films / "one_more.png")
+    assert main([*arguments, "--part", "merge"]) == 1
+    assert "made of other films than there are now" in capsys.readouterr().err.splitlines()[-1]
+    for number in (1, 2):
+        assert main([*arguments, "--part", f"{number}/2"]) == 0
+    assert main([*arguments, "--part", "merge"]) == 0
+    assert len(read_dataset(tmp_path / "out" / DATASET)["images"]) == len(list(films.iterdir()))

@@ -32,6 +32,7 @@ from mask_rcnn.dataset import batches
 from mask_rcnn.dataset.batches import TrainingBatches
 from mask_rcnn.dataset.records import FilmRecord
 from mask_rcnn.dataset.training_films import TrainingFilm
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.model import MaskRCNN
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.network.losses import LOSS_NAMES
@@ -327,7 +328,7 @@ def test_settings_on_which_no_weight_depends_may_change(
 
 
 def test_a_training_goes_on_with_what_it_was_begun_with(
-    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The phantoms moved are the same films; a changed mask and other weights are said."""
     runs = tmp_path / "runs"
@@ -336,9 +337,20 @@ def test_a_training_goes_on_with_what_it_was_begun_with(
     config = load_config(trained[0] / "tiny.yaml")
     moved = dataclasses.replace(config, data=dataclasses.replace(config.data, sources=(str(tmp_path / "phantoms"),)))
     films, same = (Films(one, tmp_path / "cache") for one in (config, moved))
+    assert (tmp_path / KNOWN_COPIES).is_file()
     begun = training_run.beginning(films.of_member(1), films.validation, None)
     assert training_run.beginning(same.of_member(1), same.validation, None) == begun
     assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
+
+    in_memory = list(films.of_member(1)), list(films.validation)
+    assert training_run.beginning(*in_memory, None) == begun, "a cache has the digests of its films"
+    capsys.readouterr()
+    older = {key: value.removeprefix(training_run.DIGEST_MARK) for key, value in begun.items()}
+    assert older != begun
+    with monkeypatch.context() as context:
+        context.setattr(training_run.checkpoint, "read_notes", lambda path: {"epochs": 3, "begun_with": older})
+        assert training_run.read_progress(runs / "tiny_1", config, begun).epochs == 3
+    assert capsys.readouterr().out.count("an older program, tells its") == 2
 
     blank = dataclasses.replace(films.validation[0], labels=np.zeros((64, 64), np.uint8))
     other_validation = training_run.beginning(films.of_member(1), [blank, *films.validation[1:]], None)

@@ -13,6 +13,7 @@ from mask_rcnn.inference.outputs import check_outputs
 from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
+from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
 from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.formats import FormatError
@@ -42,11 +43,18 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
-    with sole_run(arguments.out):
+    part = arguments.part if isinstance(arguments.part, Part) else None
+    out = part.folder(arguments.out) if part else arguments.out
+    batch = min(arguments.batch, len(films.films))
+    merged = finished_parts(out, batch, films.films) if arguments.part == MERGE else []
+    with sole_run(out):
         start_device(arguments.device)
         members = load_members(files, of_networks)
-        summary = InferenceRun(films, members, arguments.out, quality, arguments.save, arguments.batch,
-                               ["inference.py", *argv])()
+        summary = InferenceRun(films, members, out, quality, arguments.save, batch, ["inference.py", *argv], part, merged)()
+    if part:
+        print(f"{out}: {part} is done, {summary.predicted} films predicted and {summary.skipped} files skipped now; "
+              f"--part {MERGE} puts all parts together", flush=True)  # fmt: skip
+        return DONE
     print(*summary_lines(summary, arguments.out, arguments.save), sep="\n", flush=True)
     return DONE if summary.images else NOTHING_DONE
 
@@ -75,5 +83,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
                         help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
                              "bag.min_agreement=0.9, below which a film is for review; may be given several times")
+    parser.add_argument("--part", type=part_or_merge, metavar="K/N",
+                        help=f"for a cluster: do the Kth of N shares of the films, into a folder of its own in --out; "
+                             f"afterwards --part {MERGE} puts all parts together (default: all films)")
     parser.add_common()
     return parser.parse_args(argv)

@@ -7,7 +7,6 @@ Shapes
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.run_lengths import encode_mask
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.system.formats import stamp
+from mask_rcnn.system.json_stream import read_json
 from mask_rcnn.utils import mask_box
 
 FORMAT = 2  # of the dataset JSON; 1 names neither format nor program
@@ -77,7 +77,7 @@ def read_dataset(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        dataset = json.loads(path.read_bytes())  # in UTF-8, 16 or 32, with or without a mark of it
+        dataset = read_json(path)
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: there is no such file; make it with create_dataset.py") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -3,7 +3,8 @@
 For each side of the square a folder holds two files, to which films are only ever added:
 
 - ``films_SIDE.bin``, the film and its labels one behind the other, 2 side² bytes a film: 128 KB at 256 pixels
-- ``films_SIDE.jsonl``, a line that names the format, then one a film in the same order: its key, window and traits
+- ``films_SIDE.jsonl``, a line that names the format, then one a film in the same order: its key, window, traits and a digest
+  of its pixels, by which a training knows its films again without reading them
 
 A film's key is a digest of all that its pixels depend on: path, size and time of its file and its mask's, run lengths. So a
 film that was changed is prepared anew, and trainings of any config share what they have in common. Both files are whole
@@ -37,7 +38,7 @@ from mask_rcnn.system.console import inform, note
 from mask_rcnn.system.files import file_version, journal_contents, journal_line
 from mask_rcnn.system.formats import stamp
 
-FORMAT = 1  # bump when a film is read, equalised or fitted otherwise: caches of other formats are made anew
+FORMAT = 2  # bump when a film is read, equalised or fitted otherwise: caches of other formats are made anew
 FILMS_AT_ONCE = 64  # written, and told to the disk, before their lines are
 
 
@@ -46,6 +47,7 @@ class Place(NamedTuple):
 
     number: int  # from 0, of the film in the file
     window: Window
+    pixels: str  # the digest of film and labels, as ``pixels_digest`` gives it
 
 
 class CachedFilms(Sequence[TrainingFilm]):
@@ -78,7 +80,7 @@ class CachedFilms(Sequence[TrainingFilm]):
         if isinstance(index, slice):
             return self.of(self.records[index])
         record = self.records[index]
-        number, window = self.places[record]
+        number, window, _ = self.places[record]
         count = _size(self.side)
         # Read and not mapped: pages of a mapped file would count as this process's memory.
         pixels = np.fromfile(self.path, np.uint8, count, offset=number * count).reshape(2, self.side, self.side)
@@ -95,8 +97,8 @@ def cache_films(records: Sequence[FilmRecord], side: int, folder: Path) -> tuple
         DatasetError: as ``load_films``.
         OSError: the folder cannot be written to.
     """
-    path = folder / f"films_{side}.bin"
-    keys = {record: _key(record) for record in records}
+    path = pixels_path(folder, side)
+    keys = {record: key_of(record) for record in records}
     folder.mkdir(parents=True, exist_ok=True)  # here, so that no run that waits sees it go
     with sole_run(folder, wait=True), _naming(path):
         known = _read_index(path, side)
@@ -122,7 +124,7 @@ def _size(side: int) -> int:
     return 2 * side**2
 
 
-def _key(record: FilmRecord) -> str:
+def key_of(record: FilmRecord) -> str:
     """Equal for films whose pixels and labels are."""
     parts = [_file(record.path), record.mask_path and _file(record.mask_path), record.segmentations, record.inverted,
              record.are_upright, "" if record.pixels is None else hashlib.sha256(record.pixels.tobytes()).hexdigest()]
@@ -136,27 +138,48 @@ def _file(path: Path) -> list[Any]:
         return [str(path.absolute())]
 
 
-def _index_of(path: Path) -> Path:
-    return path.with_suffix(".jsonl")
+def pixels_path(folder: Path, side: int) -> Path:
+    """The file of pixels of a cache."""
+    return folder / f"films_{side}.bin"
+
+
+def index_path(folder: Path, side: int) -> Path:
+    """The file of lines of a cache."""
+    return pixels_path(folder, side).with_suffix(".jsonl")
+
+
+def head(side: int) -> dict[str, Any]:
+    """The first line of a cache."""
+    return {**stamp(FORMAT), "side": side}
+
+
+def index_line(key: str, window: Window, pixels: str, traits: Traits) -> bytes:
+    """A film's line."""
+    return journal_line({"film": key, "window": window, "pixels": pixels, **traits._asdict()})
+
+
+def pixels_digest(film: TrainingFilm) -> str:
+    """A SHA-256 of a film and its labels."""
+    return hashlib.sha256(film.film.tobytes() + film.labels.tobytes()).hexdigest()
 
 
 def _read_index(path: Path, side: int) -> dict[str, tuple[Place, Traits]]:
     """The films of a cache by their keys; makes an empty one where there is none, or one of another program."""
-    head, index = {**stamp(FORMAT), "side": side}, _index_of(path)
+    index = index_path(path.parent, side)
     lines = journal_contents(index)
     _, end, first = next(lines, (0, 0, {}))
     known: dict[str, tuple[Place, Traits]] = {}
-    if first == head and path.exists():
+    if first == head(side) and path.exists():
         room = path.stat().st_size // _size(side)
         for _, last, line in islice(lines, room):
             try:
-                place = Place(len(known), tuple(line["window"]))
+                place = Place(len(known), tuple(line["window"]), line["pixels"])
                 known[line["film"]] = place, Traits(line["fingerprint"], Sides(*line["sides"]), line["turned_wrongly"])
             except (LookupError, TypeError):  # what follows is not known to lie where it should
                 break
             end = last
     else:
-        index.write_bytes(journal_line(head))
+        index.write_bytes(journal_line(head(side)))
         end = index.stat().st_size
         path.touch()
     lines.close()
@@ -169,14 +192,15 @@ def _add(path: Path, side: int, keys: Mapping[FilmRecord, str], count: int) -> d
     """Prepares films and adds them to the ``count`` that are there; gives them as ``_read_index`` does."""
     added: dict[str, tuple[Place, Traits]] = {}
     prepared = prepare_films(list(keys), side)
-    with path.open("ab") as pixels, _index_of(path).open("ab") as index:
+    with path.open("ab") as pixels, index_path(path.parent, side).open("ab") as index:
         while some := list(islice(prepared, FILMS_AT_ONCE)):
             lines = []
             for film, traits in some:
                 pixels.write(film.film.tobytes() + film.labels.tobytes())
                 key = keys[film.record]
-                added[key] = Place(count + len(added), film.window), traits
-                lines.append(journal_line({"film": key, "window": film.window, **traits._asdict()}))
+                place = Place(count + len(added), film.window, pixels_digest(film))
+                added[key] = place, traits
+                lines.append(index_line(key, film.window, place.pixels, traits))
             pixels.flush()
             os.fsync(pixels.fileno())
             index.write(b"".join(lines))

@@ -85,8 +85,8 @@ def check_inside(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> 
                 raise ValueError(f"a corner lies at {far:g}, far outside the film of {size[1]} x {size[0]} pixels")
 
 
-def check_runs(counts: Any, size: tuple[int, int]) -> list[int]:
-    """The run lengths of either encoding, which cover the film exactly once.
+def check_runs(counts: Any, size: tuple[int, int]) -> np.ndarray:
+    """The run lengths of either encoding, int64, which cover the film exactly once.
 
     Args:
         counts: a list of run lengths, or COCO's compressed text.
@@ -100,34 +100,79 @@ def check_runs(counts: Any, size: tuple[int, int]) -> list[int]:
     elif isinstance(counts, list):
         if wrong := [value for value in counts if not is_number(value) or value != int(value)]:
             raise ValueError(f"a run length is {_short(wrong[0])}")
-        runs = [int(value) for value in counts]
+        runs = np.array(counts, np.int64)
     else:
         raise ValueError("no run lengths")
-    if not runs or min(runs) < 0:
-        raise ValueError("a run length is negative" if runs else "no run lengths")
-    if sum(runs) != size[0] * size[1]:
-        raise ValueError(f"its run lengths cover {sum(runs)} pixels of a film of {size[1]} x {size[0]}")
+    if not len(runs) or runs.min() < 0:
+        raise ValueError("a run length is negative" if len(runs) else "no run lengths")
+    if (covered := int(runs.sum())) != size[0] * size[1]:
+        raise ValueError(f"its run lengths cover {covered} pixels of a film of {size[1]} x {size[0]}")
     return runs
 
 
-def _decompress(text: str) -> list[int]:
+def _decompress(text: str) -> np.ndarray:
     """COCO's compressed counts: five bits a character, the lowest first, 32 for "more follows", the last one's 16 for the
     sign; from the fourth on each is the difference from the last but one."""
-    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
-    if len(codes) and (codes.min() < 0 or codes.max() > 63):
+    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8) - np.uint8(48)  # what is below wraps to above 63
+    if len(codes) and codes.max() > 63:
         raise ValueError("its run lengths are torn: a character that they never have")
     ends = np.flatnonzero(codes < 32)
     if not len(ends) or ends[-1] != len(codes) - 1:
         raise ValueError("its run lengths are torn: cut off")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > 6:
+    lengths = np.diff(ends, prepend=-1)
+    if lengths.max() > 7:
         raise ValueError("its run lengths are torn: one is longer than any film")
-    places = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((codes & 31) << (5 * places), starts)
-    values -= np.where(codes[ends] & 16, np.int64(1) << (5 * (ends - starts + 1)), 0)
+    runs = _deltas(codes, ends, lengths)
     for first in (1, 2):  # the first run is by itself
-        values[first::2] = np.cumsum(values[first::2])
-    return [int(value) for value in values]
+        runs[first::2].cumsum(out=runs[first::2])
+    return runs
+
+
+def are_whole(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Which of these compressed counts ``check_runs`` takes, bool [texts]: many at once, in a tenth of the time.
+
+    Args:
+        texts: COCO's compressed counts.
+        sizes: of their films.
+    """
+    encoded = [text.encode("utf-8", "replace") for text in texts]
+    lengths = np.array([len(text) for text in encoded], np.int64)
+    codes = np.frombuffer(b"".join(encoded), np.uint8) - np.uint8(48)
+    text_of = np.repeat(np.arange(len(texts)), lengths)
+    whole, lasts = lengths > 0, np.cumsum(lengths)[lengths > 0] - 1
+    whole[text_of[codes > 63]] = False
+    whole[text_of[lasts]] &= codes[lasts] < 32
+    is_end = codes < 32
+    is_end[lasts] = True  # one that is cut off has no part in the next
+    ends = np.flatnonzero(is_end)
+    text_of, characters = text_of[ends], np.diff(ends, prepend=-1)
+    whole[text_of[characters > 7]] = False
+    deltas = _deltas(codes, ends, np.minimum(characters, 7))
+    counts = np.bincount(text_of, minlength=len(texts))
+    firsts = np.cumsum(counts) - counts
+    place = np.arange(len(ends)) - firsts[text_of]
+    runs = deltas.copy()
+    for parity in (0, 1):  # the first run is by itself
+        own = np.flatnonzero((place > 0) & (place % 2 == parity))
+        sums, texts_of_own = np.cumsum(deltas[own]), text_of[own]
+        begins = np.flatnonzero(np.diff(texts_of_own, prepend=-1))
+        before = np.zeros(len(texts), np.int64)
+        before[texts_of_own[begins]] = sums[begins] - deltas[own[begins]]
+        runs[own] = sums - before[texts_of_own]
+    whole[text_of[runs < 0]] = False
+    sums = np.concatenate([[0], np.cumsum(runs)])
+    pixels = np.array([height * width for height, width in sizes], np.int64)
+    return np.asarray(whole & (sums[firsts + counts] - sums[firsts] == pixels))
+
+
+def _deltas(codes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Numbers of five bits a character, from characters, the places of their last ones and how many they have."""
+    starts = ends - lengths + 1
+    values = (codes[starts] & 31).astype(np.int64)
+    for place in range(1, lengths.max(initial=0)):
+        longer = np.flatnonzero(lengths > place)
+        values[longer] += (codes[starts[longer] + place] & 31).astype(np.int64) << (5 * place)
+    return np.asarray(values - ((codes[ends] >> 4 & 1).astype(np.int64) << (5 * lengths)))
 
 
 # annotation id, image id, category, polygons, and the film's size where the file holds it

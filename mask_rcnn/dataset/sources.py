@@ -20,13 +20,15 @@ from mask_rcnn.dataset.outlines import Outline, find_units, polygons_of
 from mask_rcnn.dataset.patient_tables import is_patient, read_table
 from mask_rcnn.dataset.patients import state_patients
 from mask_rcnn.dataset.records import FilmRecord, Segmentation
-from mask_rcnn.dataset.run_lengths import compress, encode_mask
+from mask_rcnn.dataset.run_lengths import compress_all, encode_mask
 from mask_rcnn.films.finding import find_film_paths
 from mask_rcnn.films.names import film_stem
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
+from mask_rcnn.system.garbage import without_collection
 from mask_rcnn.system.progress import progress
 
 
+@without_collection()
 def read_records(source: str | Path, laterality: str, patient_pattern: str = "") -> list[FilmRecord]:
     """The films that a dataset JSON, or a folder with ``images/`` and ``masks/NAME.png``, names.
 
@@ -236,15 +238,14 @@ def read_annotations(
         )
     segmentations: dict[Any, list[Segmentation]] = defaultdict(list)
     bad: dict[Any, str] = {}
-    for record in annotations:
+    rles = compress_all((record.get("segmentation"), sizes[record["image_id"]]) for record in annotations)
+    for record, rle in zip(annotations, rles, strict=True):
         image_id, category = record["image_id"], record["category_id"]
-        try:
-            if category not in CATEGORIES:
-                raise ValueError(f"its category {category} is not in the file's list")
-            rle = compress(record.get("segmentation"), sizes[image_id])
-        except ValueError as error:
-            bad.setdefault(image_id, f"annotation {record['id']} is no lung in run lengths or polygons: {error}")
+        wrong = rle if category in CATEGORIES else f"its category {category} is not in the file's list"
+        if not isinstance(wrong, dict):
+            bad.setdefault(image_id, f"annotation {record['id']} is no lung in run lengths or polygons: {wrong}")
             continue
+        assert isinstance(rle, dict)
         height, width = rle["size"]
         lung = (category, (height, width), rle["counts"])
         if lung not in segmentations[image_id]:

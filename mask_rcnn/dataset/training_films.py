@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -133,16 +134,21 @@ def sound_records(traits: Mapping[FilmRecord, Traits], given: int) -> list[FilmR
     return sound
 
 
-def join_copies(records: Sequence[FilmRecord], fingerprints: Sequence[str]) -> list[FilmRecord]:
+def join_copies(
+    records: Sequence[FilmRecord], fingerprints: Sequence[str], known: Path | None = None
+) -> list[FilmRecord]:
     """The same films, copies of a film in one group with it, wherever they come from.
 
     Sources know little of each other: two datasets or folders may hold the same film, and a folder or a published JSON
     does not list the copies within. Copies by fingerprint join the groups and copies of the records. A joined group has
     the first of its names.
+
+    Args:
+        known: a file that keeps the copies for the next training, as ``find_groups`` takes it.
     """
     groups = Groups(len(records))
     first_of: dict[tuple[str, str], int] = {}
-    for index, (record, first) in enumerate(zip(records, find_groups(fingerprints), strict=True)):
+    for index, (record, first) in enumerate(zip(records, find_groups(fingerprints, known), strict=True)):
         groups.join(index, first)
         groups.join(index, first_of.setdefault(("group", record.group), index))
         if record.copies:

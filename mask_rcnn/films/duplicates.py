@@ -16,22 +16,26 @@ are compared in two steps.
 Shapes
     thumbnails  float32 [films, 32, 32], 64 grey levels, spread evenly over 0 to 1
     regions     float32 [films, 4], (y1, x1, y2, x2) of the lungs' middle, 0 to 1 over the film
-    kinds       int [pairs], what is alike: a row of STARTS, or LUNGS_ALIKE
-    bits        uint64 [3, 2, films]: of the film, of the film without margins, of the lungs
+    bits        uint64 [3, 2, films], as ``candidates`` has them
+    pairs       int [pairs, 2], places of films
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.fft import dctn
 from scipy.stats import rankdata
 
-from mask_rcnn.films.alignment import MAX_SCALE, agreements, sample
+from mask_rcnn.films.alignment import agreements
+from mask_rcnn.films.candidates import bits_of, candidates, first_mappings
 from mask_rcnn.films.groups import Groups
+from mask_rcnn.films.known_groups import NOTHING, KnownGroups, key_of, read_known, write_known
 from mask_rcnn.system.progress import progress
 
 SIDE, LEVELS = 32, 64
@@ -43,23 +47,6 @@ DIGEST, REGION = 16, 8  # hexadecimal digits of a fingerprint; then a letter a p
 MIDDLE_SHARES = (0.1, 0.9)
 MIN_MIDDLE = 0.05  # of the film's height and width; what is smaller is no landmark
 
-# How many bits of a candidate differ: of the films' 128, or of one film's and those of the other without its margins; or of
-# the lungs' 128 together with half of the films'.
-MAX_FILM_BITS = 18
-MAX_LUNG_BITS = 43
-
-# The margin that is left out, of the film's height and width: bits hardly change where a copy lacks 3 or 5 % of a side.
-MARGIN = 0.04
-
-# How a candidate's films lie to each other, as ``alignment`` takes it, by what is alike: both films; the second and the
-# first without its margins; the first and the second without its margins. Where the lungs are alike, these give the mapping.
-STARTS = np.array([
-    (1, 0, 1, 0),
-    (1 / (1 - 2 * MARGIN), -MARGIN / (1 - 2 * MARGIN)) * 2,
-    (1 - 2 * MARGIN, MARGIN) * 2,
-], np.float32)  # fmt: skip
-LUNGS_ALIKE = len(STARTS)
-
 # Of half a million pairs of different films (kaggle and shenzhen in ../shared/data) the closest agree by 0.9941; of copies,
 # cropped and all, 99 of 100 by 0.9969.
 MIN_AGREEMENT = 0.9965
@@ -68,7 +55,8 @@ MIN_AGREEMENT = 0.9965
 # all such films are alike.
 MIN_DEVIATION = 0.2
 
-BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_PAIRS = 64, 4096, 256  # what fits in a processor's cache
+BLOCK_BITS, BLOCK_PAIRS = 4096, 128  # films and pairs at a time: what fits in a processor's cache
+FILMS_A_TASK = 64  # compared by one thread with all others
 
 
 def fingerprint(film: np.ndarray, lungs: np.ndarray | None) -> str:
@@ -99,31 +87,76 @@ def _lungs_middle(lungs: np.ndarray | None) -> np.ndarray:
     return np.array([0.0, 0.0, 1.0, 1.0])
 
 
-def find_groups(fingerprints: Sequence[str]) -> list[int]:
+def find_groups(fingerprints: Sequence[str], known: Path | None = None) -> list[int]:
     """For each film the index of the first film of its group; its own where it has no copy.
 
     Copies of copies are one group. Films of the same pixels always are; films of next to one grey level only then. Which
-    films make a group does not depend on their order. Memory grows with the films, 4 KB each; time with their square.
+    films make a group depends neither on their order nor on what is known. Memory grows with the films, 2 KB each; time with
+    their square, or, where some are known, with all films times the new ones.
 
     Args:
         fingerprints: as ``fingerprint`` makes them.
+        known: a file that keeps the groups for the next search; it need not be there.
 
     Raises:
         ValueError: a fingerprint is of another length.
+        OSError: the file cannot be read or written.
     """
     groups = Groups(len(fingerprints))
     first_of: dict[str, int] = {}
-    distinct = []
     for index, text in enumerate(fingerprints):
         groups.join(index, first_of.setdefault(text[:DIGEST], index))
-        if groups.first(index) == index and _thumbnails([text]).std() >= MIN_DEVIATION:
-            distinct.append(index)
-    texts = sorted((fingerprints[index], index) for index in distinct)  # so that every pair is compared the same way round
-    films = [index for _, index in texts]
-    for pairs in _copies([text for text, _ in texts], groups, films):
-        for one, other in pairs:
-            groups.join(films[one], films[other])
+    distinct = list(first_of.values())
+    earlier = read_known(known) if known else NOTHING
+    place_of = {key: place for place, key in enumerate(earlier.keys)}
+    keys = {index: key_of(fingerprints[index]) for index in distinct}
+    old = [index for index in distinct if keys[index] in place_of]
+    new = _telling(fingerprints, [index for index in distinct if keys[index] not in place_of])
+    films, places = [*new, *old], np.array([place_of[keys[index]] for index in old], int)
+    texts = [fingerprints[index] for index in films]
+    bits = np.concatenate([_bits(texts[: len(new)]), earlier.bits[:, :, places]], axis=2)
+    for members, is_whole in _members(earlier.groups, places):
+        members = members + len(new)
+        if is_whole:
+            for member in members:
+                groups.join(films[members[0]], films[member])
+        else:
+            some = [texts[k] for k in members]
+            _join_copies(some, bits[:, :, members], len(members), [films[k] for k in members], groups)
+    _join_copies(texts, bits, len(new), films, groups)
+    if known and (new or len(old) < len(earlier.keys)):
+        numbers = np.array([groups.first(index) for index in films], np.int32)
+        write_known(known, KnownGroups([keys[index] for index in films], bits, numbers))
     return groups.firsts()
+
+
+def _telling(fingerprints: Sequence[str], films: Sequence[int]) -> list[int]:
+    """Those of the films that have enough grey levels to be compared."""
+    telling: list[int] = []
+    for k in range(0, len(films), BLOCK_BITS):
+        some = np.array(films[k : k + BLOCK_BITS])
+        deviations = _thumbnails([fingerprints[index] for index in some]).std(axis=(1, 2))
+        telling += some[deviations >= MIN_DEVIATION].tolist()
+    return telling
+
+
+def _members(groups: np.ndarray, places: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
+    """The groups of several films that an earlier search has found.
+
+    Args:
+        groups: int [films], the number of each film's group.
+        places: int [old], the films that are still there.
+
+    Yields:
+        Which of the places are of the group, and whether all its films are there.
+    """
+    sizes = np.unique_counts(groups)
+    size_of = dict(zip(sizes.values.tolist(), sizes.counts.tolist(), strict=True))
+    order = np.argsort(groups[places], kind="stable")
+    numbers, starts = np.unique(groups[places][order], return_index=True)
+    for number, members in zip(numbers.tolist(), np.split(order, starts[1:]), strict=False):
+        if len(members) > 1:
+            yield members, len(members) == size_of[number]
 
 
 def _thumbnails(fingerprints: Sequence[str]) -> np.ndarray:
@@ -139,76 +172,45 @@ def _regions(fingerprints: Sequence[str]) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(digits), np.uint8).reshape(-1, 4).astype(np.float32) / 255
 
 
-def _copies(texts: Sequence[str], groups: Groups, films: Sequence[int]) -> Iterator[np.ndarray]:
-    """Pairs of copies among different fingerprints, int [pairs, 2] positions, some at a time.
+def _bits(texts: Sequence[str]) -> np.ndarray:
+    blocks = [texts[k : k + BLOCK_BITS] for k in range(0, len(texts), BLOCK_BITS)]
+    nothing = np.zeros((3, 2, 0), np.uint64)
+    return np.concatenate([nothing, *(bits_of(_thumbnails(block), _regions(block)) for block in blocks)], axis=2)
 
-    ``groups`` of ``films`` may change in between: pairs that are in one group already are passed over.
+
+def _join_copies(texts: Sequence[str], bits: np.ndarray, new: int, films: Sequence[int], groups: Groups) -> None:
+    """Joins the groups of films that are copies, of which one at least is among the first ``new``.
+
+    Args:
+        texts: fingerprints, all different.
+        bits: of the same.
+        new: how many of them are compared with all others behind them.
+        films: their numbers in ``groups``.
+        groups: pairs that are in one group already are passed over.
     """
-    if not texts:
-        return
-    regions = _regions(texts)
-    blocks = [slice(k, k + BLOCK_COLUMNS) for k in range(0, len(texts), BLOCK_COLUMNS)]
-    bits = np.concatenate([_bits(texts[block], regions[block]) for block in blocks], axis=2)
-    for candidates, all_kinds in _candidates(bits):
-        for k in range(0, len(candidates), BLOCK_PAIRS):
-            pairs, kinds = candidates[k : k + BLOCK_PAIRS], all_kinds[k : k + BLOCK_PAIRS]
-            new = np.array([groups.first(films[one]) != groups.first(films[other]) for one, other in pairs], bool)
-            if new.any():
-                pairs, kinds = pairs[new], kinds[new]
-                starts = _between(regions[pairs[:, 0]], regions[pairs[:, 1]])
-                starts[kinds != LUNGS_ALIKE] = STARTS[kinds[kinds != LUNGS_ALIKE]]
-                first, second = (_thumbnails([texts[index] for index in side]) for side in pairs.T)
-                yield pairs[agreements(first, second, starts) >= MIN_AGREEMENT]
 
+    def copies_of(start: int) -> np.ndarray:
+        found = candidates(bits, range(start, min(start + FILMS_A_TASK, new)))
+        swapped = np.array([texts[one] > texts[other] for one, other in found], bool)
+        found[swapped] = found[swapped, ::-1]  # so that a pair is compared the same way round whichever is new
+        copies = [found[:0]]
+        for k in range(0, len(found), BLOCK_PAIRS):
+            some = found[k : k + BLOCK_PAIRS]
+            apart = np.array([groups.first(films[one]) != groups.first(films[other]) for one, other in some], bool)
+            if apart.any():
+                one, other = some[apart].T
+                first, second = ([texts[index] for index in side] for side in (one, other))
+                starts = first_mappings(bits[:, :, one], bits[:, :, other], _regions(first), _regions(second))
+                agree = agreements(_thumbnails(first), _thumbnails(second), starts) >= MIN_AGREEMENT
+                copies.append(some[apart][agree])
+        return np.concatenate(copies)
 
-def _between(regions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The mappings that lay regions over others, as ``alignment`` takes them."""
-    scales = np.clip((others[:, 2:] - others[:, :2]) / (regions[:, 2:] - regions[:, :2]), 1 / MAX_SCALE, MAX_SCALE)
-    return np.stack([scales, others[:, :2] - scales * regions[:, :2]], axis=2).reshape(-1, 4)
-
-
-def _bits(texts: Sequence[str], regions: np.ndarray) -> np.ndarray:
-    """uint64 [3, 2, films]."""
-    thumbnails = _thumbnails(texts)
-    _, y, x = np.array(sorted((y * y + x * x, y, x) for y in range(SIDE) for x in range(SIDE))[1:129]).T
-    whole, inner = (
-        np.tile(np.array((edge, edge, 1 - edge, 1 - edge), np.float32), (len(texts), 1)) for edge in (0, MARGIN)
-    )
-    words = []
-    for part in (whole, inner, regions):
-        signs = dctn(sample(thumbnails, _between(whole, part))[0], axes=(1, 2))[:, y, x] > 0
-        words.append(np.ascontiguousarray(np.packbits(signs, axis=1)).view(np.uint64).T)
-    return np.stack(words)
-
-
-def _candidates(bits: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs whose bits are alike, int [pairs, 2], the smaller index first, and their kinds."""
-    whole, inner, lungs = (np.ascontiguousarray(words) for words in bits)
-    count = bits.shape[2]
-    with progress(name="comparing", total=count) as bar:
-        for start in range(0, count, BLOCK_ROWS):
-            rows = slice(start, start + BLOCK_ROWS)
-            pairs, kinds = [], []
-            for first_column in range(start, count, BLOCK_COLUMNS):
-                columns = slice(first_column, first_column + BLOCK_COLUMNS)
-                films_differing = _differing(whole[:, rows], whole[:, columns])
-                conditions = (
-                    films_differing <= MAX_FILM_BITS,
-                    _differing(inner[:, rows], whole[:, columns]) <= MAX_FILM_BITS,
-                    _differing(whole[:, rows], inner[:, columns]) <= MAX_FILM_BITS,
-                    _differing(lungs[:, rows], lungs[:, columns]) + films_differing // 2 <= MAX_LUNG_BITS,
-                )
-                one, other = np.nonzero(np.logical_or.reduce(conditions))
-                pairs.append(np.stack([one + start, other + first_column], axis=1))
-                kinds.append(np.select([condition[one, other] for condition in conditions], range(4)))
-            found, found_kinds = np.concatenate(pairs), np.concatenate(kinds)
-            later = found[:, 1] > found[:, 0]
-            yield found[later], found_kinds[later]
-            bar.update(min(BLOCK_ROWS, count - start))
-
-
-def _differing(words: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How many bits differ, uint8 [films, others], between uint64 [2, films] and [2, others]."""
-    counts = np.bitwise_count(words[0, :, None] ^ others[0])
-    counts += np.bitwise_count(words[1, :, None] ^ others[1])
-    return np.asarray(counts)
+    pool = ThreadPoolExecutor(os.cpu_count(), "copies")  # NumPy lets other threads run while it counts and multiplies
+    try:
+        with progress(name="comparing", total=new) as bar:
+            for pairs in pool.map(copies_of, range(0, new, FILMS_A_TASK)):
+                for one, other in pairs:
+                    groups.join(films[one], films[other])
+                bar.update(min(FILMS_A_TASK, new - bar.n))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -29,6 +29,7 @@ from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.inference.film import FilmResult, film_result, recorded_result
 from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, Finished, check_outputs
+from mask_rcnn.inference.parts import take_parts
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
 from mask_rcnn.lungs import CATEGORIES
@@ -51,6 +52,7 @@ from mask_rcnn.results.tables import coco_results, measurements, tables
 from mask_rcnn.run.engine import ReadFilm, read_once, work_through
 from mask_rcnn.run.folder import set_aside
 from mask_rcnn.run.journal import Entry, Journal
+from mask_rcnn.run.parts import Part, begin_part, end_part
 from mask_rcnn.system.console import detail, inform, step
 from mask_rcnn.system.files import writable, write_bytes, write_json
 from mask_rcnn.system.progress import progress, warn
@@ -87,6 +89,8 @@ class InferenceRun:
         save: of ``SAVED``: what is written of each film, and whether the page is.
         batch: films that the networks see at a time.
         command: for ``run.json``.
+        part: whose films alone are predicted, into ``out``; it gets neither tables nor page.
+        merged: finished parts, which are put together in ``out`` first.
 
     Raises:
         InferenceError: files of these kinds cannot be written.
@@ -95,6 +99,7 @@ class InferenceRun:
     def __init__(
         self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
         save: Iterable[str] = SAVED_BY_DEFAULT, batch: int = BATCH, command: Sequence[str] = (),
+        part: Part | None = None, merged: Sequence[Part] = (),
     ) -> None:  # fmt: skip
         save = set(save)
         self.source, self.members, self.out = source, members, out
@@ -102,7 +107,8 @@ class InferenceRun:
         self.with_page = PAGE_KIND in save
         self.save = [kind for kind in OUTPUTS if kind in save]
         self.batch, self.command = batch, command
-        self.films = source.films  # named once the journal knows the roots
+        self.part, self.merged = part, merged
+        self.films = source.films  # named once the journal knows the roots; of a part its own alone
         self._beside = cache(_spacing_beside)  # the tables and the page want it, and it is said once
         config = members[0].network.config
         check_outputs(self.save, config.laterality)
@@ -129,22 +135,27 @@ class InferenceRun:
             return self._run(journal)
 
     def _run(self, journal: Journal) -> Summary:
+        if self.part:
+            begin_part(self.out)
+        batch = min(self.batch, len(self.source.films))
+        all_films = name_films(self.source.films, self.source.roots, journal)
+        if self.merged:
+            take_parts(self.out, self.merged, batch, journal, all_films, self.save)
+        own = [(place, film) for place, film in enumerate(all_films) if not self.part or self.part.has(place, batch)]
+        self.films = [film for _, film in own]
         before = journal.results()
         self._forget_renamed(journal)
         unwanted = [film for film in self.films if film not in journal]
         self._forget_without_predictions(journal)
         fresh = [film for film in self.films if film not in journal]
-        todo = [
-            (place, film) for place, film in enumerate(self.films) if film not in journal or self._missing(film, journal)
-        ]
+        todo = [(place, film) for place, film in own if film not in journal or self._missing(film, journal)]
         self._report(len(todo), len(todo) - len(fresh))
         journal.open()
         self._set_unwanted_aside(unwanted)
-        batch = min(self.batch, len(self.films))
         if fresh:  # so that the time a film is that of a film
             with step("compiling"):
                 predict(self.members, [NO_FILM], batch)
-        ids = journal.assign_ids(self.films)
+        ids = journal.assign_ids(all_films)
         skipped = {name_in_tables(film, self.source.roots, journal): reason for film, reason in self.source.unreadable}
 
         def skip(film: Film, reason: str) -> None:
@@ -166,12 +177,21 @@ class InferenceRun:
             finished = True
         finally:  # a stopped run leaves whole tables too
             seconds = time.perf_counter() - started
-            images, pages = self._write_tables(journal)
-            provenance = self._write_provenance(images, skipped, seconds, finished)
-            if self.with_page:
-                self._write_page(pages, journal, provenance, skipped)
+            images = [] if self.part else self._write_results(journal, skipped, seconds, finished)
+        if self.part:
+            end_part(self.out, self.part, batch, all_films)
         detail(f"{len(todo)} films: {seconds:.1f} s; tables: {time.perf_counter() - started - seconds:.1f} s")
         return Summary(images, len(skipped), sum(film in journal for film in fresh), seconds)
+
+    def _write_results(
+        self, journal: Journal, skipped: dict[str, str], seconds: float, finished: bool
+    ) -> list[dict[str, Any]]:
+        """Writes what is of all films; returns what ``run.json`` has of each."""
+        images, pages = self._write_tables(journal)
+        provenance = self._write_provenance(images, skipped, seconds, finished)
+        if self.with_page:
+            self._write_page(pages, journal, provenance, skipped)
+        return images
 
     def _open_journal(self) -> Journal:
         """The journal of these networks and sources, with the films that are as they were when they were done."""
@@ -185,7 +205,6 @@ class InferenceRun:
                    f"{folder.name if folder else self.out}")
             journal = Journal(path, self.settings, KEYS)
             journal.find_roots(self.source.roots)
-        self.films = name_films(self.films, self.source.roots, journal)
         journal.forget_changed(progress(self.films, name="checking", total=len(self.films)))
         return journal
 

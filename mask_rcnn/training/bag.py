@@ -5,7 +5,7 @@ What is written, for member K of the config NAME:
 - ``OUT/NAME_K.weights.h5``, the weights of its best epoch in 16 bits with their config inside, and ``OUT/NAME_K.yaml``, the
   config; beside them what ``outcome`` renders
 - ``RUNS/NAME_K``, as ``run_folder`` describes it, with TensorBoard's event files
-- ``RUNS/cache``, the films of all members, as ``film_cache`` describes it
+- ``RUNS/cache``, the films of all members, as ``film_cache`` describes it, and ``RUNS/copies.npz``, the copies among them
 
 The best epoch is that of the best Dice on the films to validate on; without any it is the last one.
 

@@ -10,6 +10,7 @@ from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.dataset.split import member_records, split_records, split_report
 from mask_rcnn.dataset.training_films import join_copies
+from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.system.console import inform, step
 
 
@@ -17,7 +18,7 @@ class Films:
     """The films of a config's sources, for all members.
 
     Args:
-        cache: folder that the fitted films are kept in.
+        cache: folder that the fitted films are kept in; the copies that are known are kept beside it.
 
     Raises:
         DatasetError: a source cannot be used.
@@ -37,7 +38,8 @@ class Films:
                 records = kept
             cached, fingerprints = cache_films(records, config.network.image_size, cache)
             # Only of films that were read is it known which are copies; none may stand on both sides.
-            joined = join_copies(cached.records, fingerprints)
+            # Beside the cache, whose lock another training may hold for as long as it reads films.
+            joined = join_copies(cached.records, fingerprints, cache.parent / KNOWN_COPIES)
         self.read = CachedFilms(cached.path, cached.side, dict(zip(joined, cached.places.values(), strict=True)), joined)
         train, held_out = split_records(joined, config.data.train_fraction, config.seed)
         inform("\n".join(split_report(train, held_out)))

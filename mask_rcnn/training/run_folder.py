@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mask_rcnn.config import Config, learned_part
+from mask_rcnn.dataset.film_cache import CachedFilms, pixels_digest
 from mask_rcnn.system.files import journal_contents, write_bytes
 from mask_rcnn.training.best import Best, best_of
 from mask_rcnn.weights import checkpoint, imagenet
 
 if TYPE_CHECKING:
+    from mask_rcnn.dataset.augmentation import Window
     from mask_rcnn.dataset.records import FilmRecord
     from mask_rcnn.dataset.training_films import TrainingFilm
     from mask_rcnn.model import MaskRCNN
@@ -36,6 +38,8 @@ BEGUN_WITH = {
     "training_films": "training films",
     "validation_films": "validation films",
 }
+
+DIGEST_MARK = "2:"  # of digests of films; those of older programs, without it, are not compared
 
 # Scores that no two runs have alike; the log alone has them.
 TIMES = ("seconds", "films_per_second")
@@ -76,18 +80,18 @@ def beginning(
 def films_digest(films: Sequence[TrainingFilm]) -> str:
     """A SHA-256 of films in their order: where they lie in their source, their pixels and their labels.
 
-    Films that were moved together with their source are the same films.
+    Films that were moved together with their source are the same films. Those of a cache are not read, since it has the
+    digests of their pixels.
     """
-    known: dict[FilmRecord, bytes] = {}  # a film that was drawn twice is read once
+    facts: Iterable[tuple[FilmRecord, Window, str]]
+    if isinstance(films, CachedFilms):
+        facts = ((record, films.places[record].window, films.places[record].pixels) for record in films.records)
+    else:
+        facts = ((film.record, film.window, pixels_digest(film)) for film in films)
     whole = hashlib.sha256()
-    for film in films:
-        if film.record not in known:
-            digest = hashlib.sha256(f"{_place(film.record)}\n{film.window}\n".encode("utf-8", "backslashreplace"))
-            digest.update(film.film.tobytes())
-            digest.update(film.labels.tobytes())
-            known[film.record] = digest.digest()
-        whole.update(known[film.record])
-    return whole.hexdigest()
+    for record, window, pixels in facts:
+        whole.update(f"{_place(record)}\n{window}\n{pixels}\n".encode("utf-8", "backslashreplace"))
+    return DIGEST_MARK + whole.hexdigest()
 
 
 def _place(record: FilmRecord) -> str:
@@ -124,7 +128,9 @@ def read_progress(run: Path, config: Config, begun: Mapping[str, str]) -> Progre
         print(f"{last}: written by an older program, does not tell its films and first weights; going on with those given")
         return progress
     for key, words in BEGUN_WITH.items():
-        if known.get(key) != begun[key]:
+        if key != "weights" and isinstance(digest := known.get(key), str) and not digest.startswith(DIGEST_MARK):
+            print(f"{last}: written by an older program, tells its {words} otherwise; going on with those given")
+        elif known.get(key) != begun[key]:
             former = f" ({known.get(key)}, not {begun[key]})" if key == "weights" else ""
             remedy = "give the former --weights" if key == "weights" else "bring the former films back"
             raise TrainingError(f"{run}: begun with other {words}{former}; {remedy}, or delete {run} to begin anew")

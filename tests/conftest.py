@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PARITY = Path(__file__).resolve().parent / "parity"
+
+_BUILT: dict[str, Any] = {}  # what takes seconds to build and trace, for all files that a process tests
 
 # The longest files, longest first: begun first, they leave no process alone with one of them at the end.
 LONGEST = ("compiled", "train", "model", "checkpoint", "precision", "layers", "golden", "shipped_models", "inference",
@@ -51,18 +54,47 @@ def _equal_random_numbers() -> None:
         sys.modules["keras"].utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="module")
+def unet_once() -> Iterator[None]:
+    """The U-Net that ships is built and traced once in a process, for whatever loads it: that is most of its time."""
+    from create_dataset import members, unet
+    from mask_rcnn.system.shipped import shipped_unet
+
+    load = unet.load_unet
+
+    def load_once(path: str | Path) -> Any:
+        if Path(path) != shipped_unet():
+            return load(path)
+        if "unet" not in _BUILT:
+            _BUILT["unet"] = load(path)
+        return _BUILT["unet"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (members, unet):
+            patch.setattr(module, "load_unet", load_once)
+        yield
+
+
+@pytest.fixture(scope="module")
+def networks_once() -> Iterator[None]:
+    """Networks of one config are built and traced once in a process, and filled with whatever weights are loaded next."""
+    from tiny import refilled
+
+    from mask_rcnn.model import MaskRCNN
+
+    if "load" not in _BUILT:
+        _BUILT["load"] = refilled(MaskRCNN.load)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MaskRCNN, "load", staticmethod(_BUILT["load"]))
+        yield
+
+
 @pytest.fixture
 def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains without tracing, which takes longer than a few steps do."""
+    """Trains and predicts without tracing, which takes as long as ten steps do; ``test_compiled`` holds the two equal."""
     from mask_rcnn.model import Network
 
-    compile_plainly = Network.compile
-
-    def compile_eagerly(self: Network, *arguments: Any, **more: Any) -> None:
-        compile_plainly(self, *arguments, **more)
-        self.run_eagerly = True
-
-    monkeypatch.setattr(Network, "compile", compile_eagerly)
+    monkeypatch.setattr(Network, "run_eagerly", property(lambda _: True, lambda *_: None))
 
 
 @pytest.fixture(scope="session")

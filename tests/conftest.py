@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +39,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spares the tests what takes longer than it saves: the search for garbage among all that the libraries have made, a
-    fifth of the time in which a graph is traced, and TensorFlow's optimising of graphs of which few steps are run."""
+    """Spares the tests what takes longer than it saves."""
+    # The search for garbage among all that the libraries have made: a fifth of the time in which a graph is traced.
     gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+    # TensorFlow's optimising of graphs of which few steps are run.
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:
         tensorflow.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Keras's search, with every layer that it saves, for what not to save: it keeps the answer under a wrong name.
+    saving = sys.modules.get("keras.src.saving.saving_lib")
+    if saving is not None:
+        saving.get_attr_skipset = functools.cache(saving.get_attr_skipset)
+    # create_dataset.py's search of all that is installed for its libraries: half a second each time.
+    metadata.packages_distributions = functools.cache(metadata.packages_distributions)
 
 
 @pytest.fixture(autouse=True)
 def _equal_random_numbers() -> None:
-    """Every test starts from the same seed, whichever ran before it; tests without Keras do not wait for its import."""
+    """Every test starts from the same seed, whichever ran before it; tests without Keras do not wait for its import.
+
+    Only TensorFlow's own seed stays, from which nothing here is drawn: setting it drops all graphs that are ready to run,
+    which cost every test a second for each.
+    """
     if "keras" in sys.modules:
-        sys.modules["keras"].utils.set_random_seed(0)
+        with pytest.MonkeyPatch.context() as patch:
+            if "tensorflow" in sys.modules:
+                patch.setattr(sys.modules["tensorflow"].random, "set_seed", lambda _: None)
+            sys.modules["keras"].utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +106,21 @@ def networks_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def eagerly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trains and predicts without tracing, which takes as long as ten steps do; ``test_compiled`` holds the two equal."""
-    from mask_rcnn.model import Network
+def eagerly() -> Iterator[None]:
+    """Trains and predicts without tracing, in a test."""
+    from tiny import eager_networks
 
-    monkeypatch.setattr(Network, "run_eagerly", property(lambda _: True, lambda *_: None))
+    with eager_networks():
+        yield
+
+
+@pytest.fixture(scope="module")
+def all_eagerly() -> Iterator[None]:
+    """Trains and predicts without tracing, from the first test that wants it to the last of its file."""
+    from tiny import eager_networks
+
+    with eager_networks():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def bag(weights: list[Path]) -> mask_rcnn.Bag:
+def bag(weights: list[Path], all_eagerly: None) -> mask_rcnn.Bag:
     return mask_rcnn.load_bag(weights)
 
 

@@ -29,6 +29,9 @@ def bag(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+pytestmark = pytest.mark.usefixtures("all_eagerly")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def build_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

@@ -639,7 +639,7 @@ def test_device_names(monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")  # which tells why there is no GPU; else TensorFlow is started anew for it
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "none")  # a reason why there is no GPU; else another TensorFlow looks for one
     assert choose_device("cpu") == "running on the CPU"
     with pytest.raises(DeviceError, match="unknown"):
         choose_device("gpu:")

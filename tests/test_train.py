@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
@@ -118,7 +117,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         if more["notes"].get("epochs") == 2:
             shutil.copytree(run, folder / "after epoch 2")
 
-    with eager_networks(), pytest.MonkeyPatch.context() as patch, (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+    with (
+        eager_networks(), pytest.MonkeyPatch.context() as patch, (folder / "out").open("w") as out,
+        (folder / "err").open("w") as err,
+    ):  # fmt: skip
         patch.setattr(batches, "augment", note)
         patch.setattr(training_run.checkpoint, "save", save_and_copy)
         patch.setattr(sys, "stdout", out)
@@ -146,7 +148,7 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> 
     out, err = (folder / "out").read_text(), (folder / "err").read_text()
     assert "\r" not in out + err and "\b" not in out + err
     number = r"\d+\.\d{3}"
-    epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
+    epochs = [line for line in out.splitlines() if re.match(r"tiny_1: epoch \d/", line)]
     assert len(epochs) == 3 and max(map(len, epochs)) < 120
     line = rf"tiny_1: epoch %d/3, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
     line += r"\d+ (s|min)"
@@ -610,11 +612,10 @@ def test_a_member_starts_from_weights_of_other_classes(
     trained = tmp_path / "models" / "tiny_1.weights.h5"
     assert read_notes(trained)["begun_with"]["weights"] == hashlib.sha256(start.read_bytes()).hexdigest()
     assert "random weights" not in said
-    before, after = (MaskRCNN.load(path).network.named_layers() for path in (start, trained))
-    changed = {
-        name for name, layer in after.items()
-        for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True) if not np.array_equal(old, new)
-    }
+    with open_weights(start) as before, open_weights(trained) as after:
+        assert after.layers.keys() == before.layers.keys()
+        changed = {name for name, variables in after.layers.items() for variable, held in variables.items()
+                   if not np.array_equal(before.layers[name][variable][()], held[()])}
     assert changed and all(name.startswith(("fpn_", "rpn_", "mrcnn_")) for name in changed)
 
 
@@ -627,11 +628,10 @@ def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest
         shown.append((batches.seed, model.network.named_layers()["fpn_c5p5"].get_weights()[0]))
 
     monkeypatch.setattr(MaskRCNN, "fit_stage", note)
-    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0}, bag={"members": 3}, seed=5)
+    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0}, bag={"members": 2}, seed=5)
     assert train_command.main(command_in(tmp_path, config)) == 0
-    assert [seed for seed, _ in shown] == [6, 7, 8]
-    for (_, one), (_, other) in itertools.combinations(shown, 2):
-        assert not np.array_equal(one, other)
+    assert [seed for seed, _ in shown] == [6, 7]
+    assert not np.array_equal(shown[0][1], shown[1][1])
 
 
 def test_films_that_are_held_out_are_not_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

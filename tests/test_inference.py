@@ -52,7 +52,7 @@ def save_network(path: Path, seed: int, laterality: str = "patient", classes: in
 
     keras.utils.set_random_seed(seed)
     small = {
-        "image_size": 64, "class_count": classes, "backbone": "resnet14", "backbone_width": 4, "pyramid_channels": 8,
+        "image_size": 64, "class_count": classes, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8,
         "pyramid_output_channels": 8, "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8,
     }
     model = MaskRCNN(config_from_dict({

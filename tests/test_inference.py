@@ -227,13 +227,13 @@ def test_a_single_film_and_a_batch(weights: list[str], source: Path, tmp_path: P
 
 
 def test_no_film_of_a_scanner_gets_anothers_mask(weights: list[str], tmp_path: Path) -> None:
-    """120 names alike in their first 40 characters, through the command, whose threads write side by side."""
+    """48 names alike in their first 40 characters, through the command, whose threads write side by side."""
     (tmp_path / "films").mkdir()
     films = []
     for number, path in enumerate(PHANTOMS[:12]):
         films.append(tmp_path / f"{number}.png")
         Image.fromarray(read_film(path)).resize((96 + number, 128)).save(films[-1])
-    names = {f"1.3.12.2.1107.5.3.56.20123.11.2024010508{k:06}.png": films[k % len(films)] for k in range(120)}
+    names = {f"1.3.12.2.1107.5.3.56.20123.11.2024010508{k:06}.png": films[k % len(films)] for k in range(48)}
     for name, film in names.items():
         (tmp_path / "films" / name).hardlink_to(film)
     assert run(weights, tmp_path / "films", tmp_path / "out") == 0

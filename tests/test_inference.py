@@ -591,7 +591,7 @@ def test_a_checkpoint_of_the_reference(source: Path, tmp_path: Path) -> None:
     """Given as ``old/*.h5``; its architecture is told from the file, its lungs are named by image side."""
     from mask_rcnn.model import MaskRCNN
 
-    sizes = {"backbone": "resnet14", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
+    sizes = {"backbone": "resnet50", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
              "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8}
     model = MaskRCNN(config_from_dict({"network": sizes}))
     layers = model.network.named_layers()

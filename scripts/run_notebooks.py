@@ -28,11 +28,19 @@ def run_notebook(path: Path) -> nbformat.NotebookNode:
     Raises:
         CellExecutionError: a cell fails.
     """
-    notebook = nbformat.read(path, as_version=4)
+    return run_cells(nbformat.read(path, as_version=4), path.parent)
+
+
+def run_cells(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """The notebook, run in a folder, with the output that its cells give.
+
+    Raises:
+        CellExecutionError: a cell fails.
+    """
     client = NotebookClient(
         notebook, timeout=TIMEOUT, kernel_name="python3", record_timing=False,
         coalesce_streams=True,  # else what is printed is cut where the kernel happens to send it
-        resources={"metadata": {"path": path.parent}},
+        resources={"metadata": {"path": folder}},
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns that others on this machine can listen
     )  # fmt: skip
     # The debugger, which nobody uses here, warns of a Python whose modules are frozen.

@@ -45,7 +45,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def bag(weights: list[Path]) -> mask_rcnn.Bag:
+def bag(weights: list[Path], all_eagerly: None) -> mask_rcnn.Bag:
     return mask_rcnn.load_bag(weights)
 
 
@@ -193,6 +193,7 @@ def test_a_folder_is_evaluated(bag: mask_rcnn.Bag, tmp_path: Path) -> None:
         mask_rcnn.evaluate(bag, tmp_path)
 
 
+@pytest.mark.usefixtures("unet_once")
 def test_a_dataset_is_built(tmp_path: Path) -> None:
     (tmp_path / "films").mkdir()
     (tmp_path / "films" / "one.png").write_bytes((PHANTOMS / "images" / "phantom_0001.png").read_bytes())

@@ -25,7 +25,7 @@ from mask_rcnn.weights.checkpoint import CLASS_HEADS, CheckpointError
 from mask_rcnn.weights.weights_file import FORMAT
 
 SIZES = {
-    "backbone": "resnet26",
+    "backbone": "resnet14",
     "backbone_width": 4,
     "pyramid_channels": 8,
     "pyramid_output_channels": 6,
@@ -360,7 +360,7 @@ class TestFilesOfBothKinds:
             ("backbone_width", 2, "conv1/kernel needs (7, 7, 3, 2), the file holds (7, 7, 3, 4)"),
             ("rpn_channels", 9, "rpn_conv_shared/kernel needs (3, 3, 6, 9), the file holds (3, 3, 6, 10)"),
             ("class_count", 4, "mrcnn_bbox_fc/kernel needs (12, 16), the file holds (12, 12)"),
-            ("backbone", "resnet50", "lacks the layer res2c_branch2a"),
+            ("backbone", "resnet50", "lacks the layer res2b_branch2a"),
         ],
     )
     def test_of_another_size_are_refused_with_what_to_set(
@@ -375,11 +375,11 @@ class TestFilesOfBothKinds:
     ) -> None:
         def damage(name: str, values: np.ndarray) -> np.ndarray:
             values = values.astype(np.float64)
-            if name in ("bn4b_branch2a/gamma", "mrcnn_mask/bias"):
+            if name in ("bn4a_branch2a/gamma", "mrcnn_mask/bias"):
                 values[-1] = value
             return values
 
-        assert "bn4b_branch2a/gamma holds NaN or infinity" in refusal(other.load_weights, write(damage))
+        assert "bn4a_branch2a/gamma holds NaN or infinity" in refusal(other.load_weights, write(damage))
 
     @pytest.mark.parametrize("dtype", [">f4", "<f8", "<f2", ">f2"])
     def test_every_kind_of_float_is_read(
@@ -485,11 +485,11 @@ class TestReferenceFiles:
         assert reason in refusal(MaskRCNN.load, path)
 
     def test_a_deeper_network_does_not_pass_for_a_shallow_one(self, tmp_path: Path, other: MaskRCNN) -> None:
-        """All that a ResNet-26 needs is in it, and would mean nothing without the blocks between."""
+        """All that a ResNet-14 needs is in it, and would mean nothing without the blocks between."""
         path = tmp_path / "reference.h5"
         write_legacy(path, build_once(backbone="resnet50"))
         message = refusal(other.load_weights, path)
-        assert "its layer 'res2c_branch2a' has no place in the network" in message
+        assert "its layer 'res2b_branch2a' has no place in the network" in message
         assert "set network.backbone: resnet50 in the config" in message
 
     def test_sizes_that_no_network_has_are_refused(self, model: MaskRCNN, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ import cv2
 import keras
 import numpy as np
 import pytest
-from tiny import batch_of, build_sober, draw_film, draw_instances, drawing_all_config, weights_of
+from tiny import batch_of, build_sober, draw_film, draw_instances, drawing_all_config, traced_suppression, weights_of
 
 from mask_rcnn import model as model_module
 from mask_rcnn.dataset.batches import find_instances
 from mask_rcnn.model import DETECTION_BATCH, MaskRCNN
-from mask_rcnn.network import losses
+from mask_rcnn.network import layers, losses
 
 WAYS = {"tensorflow": ["eager", "graph", "XLA"], "jax": ["eager", "XLA"], "torch": ["eager"]}[keras.backend.backend()]
 # On TensorFlow XLA compiles on a GPU alone, unless somebody wants it; compiling on a CPU takes a minute.
@@ -63,6 +63,8 @@ def build(way: str) -> MaskRCNN:
 @pytest.fixture(scope="module")
 def counters() -> Any:
     with pytest.MonkeyPatch.context() as patch:
+        # A loop of which each step eagerly takes a hundredth of a second; test_layers holds it to its graph.
+        patch.setattr(layers, "non_maximum_suppression", traced_suppression())
         found = {name: Counter(name) for name in ("detection_targets", "refine_detections")}
         for name, counter in found.items():
             patch.setattr(model_module, name, counter)

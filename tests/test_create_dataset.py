@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import csv
-import functools
 import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,7 @@ from create_dataset.command import main
 from create_dataset.lungs import find_lungs
 from create_dataset.run import BATCH, LEGACY
 from create_dataset.sources import find_films
-from create_dataset.unet import load_unet, prepare
+from create_dataset.unet import prepare
 from mask_rcnn.checks.quality import ACCEPTED, REJECTED, STATUSES
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import read_dataset
@@ -55,16 +53,10 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_weights(tmp_path / "dark.weights.h5")
 
 
-@pytest.fixture(scope="module")
-def load_once() -> Callable[[Path], keras.Model]:
-    return functools.cache(load_unet)  # building the network takes longer than all else in these tests
-
-
 @pytest.fixture
-def own_unet(monkeypatch: pytest.MonkeyPatch, load_once: Callable[[Path], keras.Model]) -> keras.Model:
+def own_unet(unet_once: None) -> keras.Model:
     """The U-Net that ships."""
-    monkeypatch.setattr(ensemble, "load_unet", load_once)
-    return load_once(shipped_unet())
+    return ensemble.load_unet(shipped_unet())
 
 
 @pytest.fixture

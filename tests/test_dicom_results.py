@@ -26,6 +26,8 @@ sr = pytest.importorskip("highdicom.sr", reason="highdicom is not installed")
 
 __all__ = ["compile_once"]  # a fixture that every test here uses
 
+pytestmark = pytest.mark.usefixtures("all_eagerly")
+
 PATIENT = {"PatientName": "Doe^Jane Q", "PatientID": "MRN-471108", "PatientBirthDate": "19500102", "PatientSex": "F",
            "AccessionNumber": "ACC-99-77", "ReferringPhysicianName": "Kildare^James", "InstitutionName": "St Elsewhere"}
 ALL = "masks,overlays,probabilities,dicom-seg,dicom-sr"
@@ -61,7 +63,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def out(weights: list[str], source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def out(weights: list[str], source: Path, all_eagerly: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("results") / "out"
     assert run(weights, source, folder, "--save", ALL) == 0
     return folder

@@ -354,6 +354,7 @@ def test_members_are_bagged_both_ways(monkeypatch: pytest.MonkeyPatch, lateralit
     assert list(find([drawn])) == [judged] == ["a"]
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_command(script: ModuleType, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = tiny.build_sober(tiny.drawing_all_config())
     for name in "ab":
@@ -413,6 +414,7 @@ def test_what_cannot_be_evaluated_is_said_in_a_line(
     assert "must be above 0" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("unet_once")
 def test_several_sets_give_one_table(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """A set that holds the heart is judged by its lateral thirds; of a set in the list only its films to report by count."""
     copy_phantoms(tmp_path / "openist", 3)

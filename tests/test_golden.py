@@ -30,6 +30,9 @@ LEAST_DICE = 0.999
 SCORE, MEASURE, EVALUATION = 1e-2, 2e-3, 5e-4  # how far a figure may lie from the golden one
 
 
+pytestmark = pytest.mark.usefixtures("networks_once", "unet_once")
+
+
 @pytest.fixture(scope="module")
 def make_golden() -> ModuleType:
     return load_script("make_golden")
@@ -43,7 +46,7 @@ def films(make_golden: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def bag(make_golden: ModuleType, films: Path) -> dict[str, Any]:
+def bag(make_golden: ModuleType, films: Path, networks_once: None) -> dict[str, Any]:
     """By film, what ``inference.py`` gives."""
     out = films.parent / "bag"
     weights = ["--weights", *map(str, make_golden.WEIGHTS)]
@@ -52,7 +55,7 @@ def bag(make_golden: ModuleType, films: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def unet(make_golden: ModuleType, films: Path) -> dict[str, Any]:
+def unet(make_golden: ModuleType, films: Path, unet_once: None) -> dict[str, Any]:
     """By film, what ``create_dataset.py`` gives."""
     out = films.parent / "unet"
     assert command.main(["--src", str(films), "--out", str(out), "--unet", str(make_golden.UNET)]) == 0

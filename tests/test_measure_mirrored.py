@@ -8,6 +8,7 @@ import pytest
 from script import PHANTOMS, ROOT, load_script
 
 
+@pytest.mark.usefixtures("networks_once")
 def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     weights = str(ROOT / "models" / "lungs_small_1.weights.h5")
     folder = str(PHANTOMS / "images")

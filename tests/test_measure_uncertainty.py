@@ -58,6 +58,7 @@ def row(film: str, dice: float | None, agreement: float, score: float = 1.0, kin
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_command(
     script: ModuleType, weights: list[str], data: Path, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -134,6 +134,7 @@ def test_what_is_there_and_cannot_be_used_is_left_out(
         members.load_members([str(torn)])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_settings_change_how_weights_are_read(bag: list[Path], films: list[np.ndarray]) -> None:
     settings = ["detection.max_instances=2", "bag.pixels=probabilities", "bag.min_agreement=0.5"]
     loaded = members.load_members([str(bag[0])], settings)

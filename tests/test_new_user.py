@@ -28,14 +28,14 @@ CONFIG = {
     "name": "ward",
     "seed": 1,  # by which the corrected film is one to train on
     "network": {
-        "image_size": 64, "backbone": "resnet26", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
+        "image_size": 64, "backbone": "resnet14", "backbone_width": 4, "pyramid_channels": 8, "pyramid_output_channels": 8,
         "rpn_channels": 8, "box_head_channels": 16, "mask_head_channels": 8, "anchor_scales": [4, 8, 16, 32, 64],
         "train_batch_norm": True,
     },
     "proposals": {"before_nms": 40, "training_count": 8, "inference_count": 8},
     "targets": {"rois_per_image": 8, "add_ground_truth": True},
     "data": {"members": "all", "train_fraction": 0.75, "corrected_weight": 3},
-    "training": {"heads_epochs": 0, "all_epochs": 1, "batch_size": 5, "optimiser": "adam"},
+    "training": {"heads_epochs": 0, "all_epochs": 1, "batch_size": 5, "optimiser": "sgd"},
     "bag": {"members": 1, "min_votes": 1},
 }  # fmt: skip
 
@@ -53,7 +53,7 @@ def decide(server: ReviewServer, image_id: int, file: str, *wrong: str) -> None:
     connection.close()
 
 
-@pytest.mark.usefixtures("eagerly")
+@pytest.mark.usefixtures("eagerly", "unet_once")
 def test_from_dicom_films_to_a_training_on_corrected_lungs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ward, pack, dataset = (tmp_path / name for name in ("ward", "to_correct", "dataset"))
     ward.mkdir()

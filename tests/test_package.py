@@ -31,11 +31,11 @@ import mask_rcnn
 bag = mask_rcnn.load_bag()
 result = bag.predict(mask_rcnn.read_film(sys.argv[1]))
 np.save("labels.npy", result.labels)
-from create_dataset.unet import load_unet
+from create_dataset.unet import encoder_of
 from mask_rcnn.config import load_config
 from mask_rcnn.dataset.conventions import convention_of
 from mask_rcnn.system.shipped import shipped_unet
-load_unet(shipped_unet())
+encoder_of(shipped_unet())
 os.mkdir("v7_children")
 print(json.dumps({"from": mask_rcnn.__file__, "members": len(bag.members), "config": load_config("lungs_small").name,
                   "convention": convention_of("v7_children")}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import keras
 import naive
 import numpy as np
 import pytest
+from tiny import eager_networks
 
 from mask_rcnn import model as model_module
 from mask_rcnn.model import MaskRCNN
@@ -29,19 +30,14 @@ def reference(parity: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> MaskRCNN:
+def model(parity: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MaskRCNN]:
     """The port, filled from a checkpoint in the reference's own layout."""
     weights = tmp_path_factory.mktemp("parity") / "reference.h5"
     script, manifest = parity / "synthetic_weights.py", parity / "manifest_resnet50.json"
     subprocess.run([sys.executable, script, manifest, weights], check=True)
     model = MaskRCNN.load(weights)
-    model.network.run_eagerly = True  # a refinement of each film's own takes part, below
-    if keras.backend.backend() == "tensorflow":
-        # Eagerly, the thinning of the proposals alone takes six seconds each time.
-        import tensorflow as tf
-
-        model.network.proposals = tf.function(model.network.proposals)
-    return model
+    with eager_networks():  # a refinement of each film's own takes part, below
+        yield model
 
 
 def refine_with_ties_as_in(expected: np.ndarray) -> Callable[..., Any]:

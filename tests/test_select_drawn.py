@@ -17,7 +17,7 @@ UNET = ROOT / "models" / "unet" / "efficientnetb0.weights.h5"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
+def script(unet_once: None) -> ModuleType:
     return load_script("select_drawn")
 
 

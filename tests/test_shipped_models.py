@@ -25,11 +25,11 @@ PHANTOMS = ROOT / "data" / "phantoms"
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def results(tmp_path_factory: pytest.TempPathFactory, networks_once: None) -> Path:
     weights = sorted(str(path) for path in (ROOT / "models").glob("*.h5"))
     assert len(weights) == 5
     out = tmp_path_factory.mktemp("shipped")
-    assert inference_command.main(["--weights", *weights, "--src", str(PHANTOMS), "--out", str(out)]) == 0
+    assert inference_command.main(["--weights", *weights, "--src", str(PHANTOMS), "--out", str(out), "--save", "masks"]) == 0
     return out
 
 
@@ -60,13 +60,16 @@ def test_the_members_agree(results: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def one_network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, dict[str, str]]]]:
+def one_network(
+    tmp_path_factory: pytest.TempPathFactory, networks_once: None
+) -> Callable[[Path], tuple[Path, dict[str, dict[str, str]]]]:
     """Runs one of the networks on a folder of films; where its results are, and its table by file."""
     weights = ROOT / "models" / "lungs_small_1.weights.h5"
 
     def run(films: Path) -> tuple[Path, dict[str, dict[str, str]]]:
         out = tmp_path_factory.mktemp("out")
-        assert inference_command.main(["--weights", str(weights), "--src", str(films), "--out", str(out)]) == 0
+        saved = ["--out", str(out), "--save", "masks"]
+        assert inference_command.main(["--weights", str(weights), "--src", str(films), *saved]) == 0
         with (out / "measurements.csv").open(newline="") as file:
             return out, {row["file"]: row for row in csv.DictReader(file)}
 
@@ -113,8 +116,8 @@ def test_a_trained_network_leaves_no_positive_place_to_padding() -> None:
     films = load_films(read_records(PHANTOMS, config.laterality)[:4], config.network.image_size)
     inputs, _ = TrainingBatches(films, config, 0, augment=True)[0]
     padded = {}
+    model = MaskRCNN(config)
     for kind in ("random", "trained"):
-        model = MaskRCNN(config)
         if kind == "trained":
             model.load_weights(ROOT / "models" / "lungs_small_1.weights.h5")
         network = model.network

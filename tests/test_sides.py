@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import struct
 import zlib
@@ -37,6 +38,7 @@ STORED = {  # what a camera that turns the film as EXIF says has stored of an up
 }  # fmt: skip
 
 
+@functools.cache
 def phantom(number: int) -> tuple[np.ndarray, np.ndarray]:
     film, labels = (np.asarray(Image.open(PHANTOMS / kind / f"phantom_{number:04}.png")) for kind in ("images", "masks"))
     return film, labels
@@ -59,7 +61,7 @@ def write(
         (folder / name).mkdir(parents=True)
     images, annotations = [], []
     for n in range(1, count + 1):
-        film, labels = phantom(n)
+        film, labels = (pixels[::2, ::2] for pixels in phantom(n))
         labels = change(labels) if n <= changed else labels
         exif = Image.Exif()
         if orientation != 1:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import itertools
 import json
 import os
 import re
@@ -25,6 +24,7 @@ import yaml
 from lines import problems
 from PIL import Image
 from script import copy_phantoms
+from tiny import eager_networks
 
 from mask_rcnn.commands import train as train_command
 from mask_rcnn.config import QualityConfig, config_from_dict, load_config
@@ -46,7 +46,7 @@ from mask_rcnn.training.best import Best, best_of, is_worn_out
 from mask_rcnn.training.films import Films
 from mask_rcnn.training.report import epoch_line
 from mask_rcnn.training.validation import Validation, validate
-from mask_rcnn.weights.checkpoint import CheckpointError, read_config, read_notes
+from mask_rcnn.weights.checkpoint import CheckpointError, open_weights, read_config, read_notes
 
 PHANTOMS = Path(__file__).resolve().parent.parent / "data" / "phantoms"
 
@@ -64,15 +64,15 @@ TINY = {
         "train_batch_norm": True,
         "anchor_scales": [4, 8, 16, 32, 64],
     },
-    "proposals": {"before_nms": 100, "training_count": 16, "inference_count": 16},
+    "proposals": {"before_nms": 100, "training_count": 16, "inference_count": 8},
     "targets": {"rois_per_image": 12, "positive_fraction": 0.5, "add_ground_truth": True},
     "detection": {"min_score": 0.0},
     "data": {"sources": [str(PHANTOMS)], "members": "all"},  # so that members differ by their seeds alone
     "training": {
         "heads_epochs": 1,
         "all_epochs": 2,
-        "batch_size": 4,
-        "optimiser": "adam",
+        "batch_size": 7,
+        "optimiser": "sgd",  # whose graph is half that of adam; with momentum, so that it has a state as well
         "schedule": "cosine",
         "all_learning_rate_factor": 0.5,
         "augmentation": {"rotation": 5, "apparatus": 0.5},
@@ -118,7 +118,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         if more["notes"].get("epochs") == 2:
             shutil.copytree(run, folder / "after epoch 2")
 
-    with pytest.MonkeyPatch.context() as patch, (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+    with (
+        eager_networks(), pytest.MonkeyPatch.context() as patch, (folder / "out").open("w") as out,
+        (folder / "err").open("w") as err,
+    ):  # fmt: skip
         patch.setattr(batches, "augment", note)
         patch.setattr(training_run.checkpoint, "save", save_and_copy)
         patch.setattr(sys, "stdout", out)
@@ -136,7 +139,8 @@ def stopped(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Train
     with (run / "log.jsonl").open("ab") as log:  # ahead of the checkpoint, and torn
         log.write(b'{"epoch": 3, "loss": 1.0}\n{"epoch": 4, "lo')
     command = command_in(folder)
-    return folder, command, [train_command.main(command)]
+    with eager_networks():
+        return folder, command, [train_command.main(command)]
 
 
 def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> None:
@@ -145,7 +149,7 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> 
     out, err = (folder / "out").read_text(), (folder / "err").read_text()
     assert "\r" not in out + err and "\b" not in out + err
     number = r"\d+\.\d{3}"
-    epochs = [line for line in out.splitlines() if line.startswith("tiny_1: epoch ")]
+    epochs = [line for line in out.splitlines() if re.match(r"tiny_1: epoch \d/", line)]
     assert len(epochs) == 3 and max(map(len, epochs)) < 120
     line = rf"tiny_1: epoch %d/3, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
     line += r"\d+ (s|min)"
@@ -155,6 +159,7 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> 
     assert problems(err) == [] and "compiling" in err
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_quiet_training_prints_the_path_of_its_weights(trained: Trained, capfd: pytest.CaptureFixture[str]) -> None:
     folder, command, _ = trained
     weights = folder / "models" / "tiny_1.weights.h5"
@@ -193,6 +198,12 @@ def test_beside_the_weights_lie_curves_predictions_and_the_members(trained: Trai
     assert all(np.array_equal(one, other) for one, other in zip(held, written, strict=True))
 
 
+def bias_in(weights: Path) -> list[float]:
+    """The numbers in the bias that ``by_script`` sets."""
+    with open_weights(weights) as file:
+        return np.unique(file.layers["fpn_c5p5"]["bias"][()]).tolist()
+
+
 def by_script(monkeypatch: pytest.MonkeyPatch, dices: dict[int, float], stop_at: int = 0) -> list[int]:
     """Has epochs, from 1, take no step and come to these Dice; each sets one weight to its number. Gives the epochs."""
     began: list[int] = []
@@ -225,6 +236,7 @@ def by_script(monkeypatch: pytest.MonkeyPatch, dices: dict[int, float], stop_at:
     return began
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_the_best_epoch_is_kept_and_waited_for_in_each_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,12 +256,11 @@ def test_the_best_epoch_is_kept_and_waited_for_in_each_stage(
     assert "no better Dice for 2 epochs" in said and "epoch 8 of 10 is the best, with a Dice of 0.600" in said
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert {entry["epoch"]: entry["val_dice"] for entry in log} == dices
-    bias = MaskRCNN.load(weights).network.named_layers()["fpn_c5p5"].bias
-    assert np.unique(bias) == [8] and read_notes(weights)["best_epoch"] == 8
+    assert bias_in(weights) == [8] and read_notes(weights)["best_epoch"] == 8
     weights.unlink()
     began.clear()
     assert train_command.main(command) == 0 and not began, "a stage that gave up is not gone on with"
-    assert np.unique(MaskRCNN.load(weights).network.named_layers()["fpn_c5p5"].bias) == [8]
+    assert bias_in(weights) == [8]
 
 
 def test_which_epoch_is_best() -> None:
@@ -290,6 +301,7 @@ def test_the_weights_carry_their_config_and_load(trained: Trained) -> None:
     assert MaskRCNN.load(path).config == config
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_training_killed_before_its_weights_were_written_writes_them(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +314,7 @@ def test_a_training_killed_before_its_weights_were_written_writes_them(
     assert path.read_bytes() == before
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_settings_on_which_no_weight_depends_may_change(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -596,7 +609,10 @@ def test_imagenet_has_taught_no_trunk_of_this_size(tmp_path: Path, capsys: pytes
 def test_a_member_starts_from_weights_of_other_classes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The heads for the classes are new, and learn first: in the first stage the trunk stays as it was given."""
+    """The heads for the classes are new, and learn first: in the first stage the trunk stays as it was given.
+
+    Through the command the one training that is traced.
+    """
     start = tmp_path / "four.weights.h5"
     MaskRCNN(config_from_dict({**TINY, "network": {**TINY["network"], "class_count": 4}})).save(start)  # type: ignore
     config = write_config(tmp_path / "tiny.yaml", training={"all_epochs": 0})
@@ -608,14 +624,14 @@ def test_a_member_starts_from_weights_of_other_classes(
     trained = tmp_path / "models" / "tiny_1.weights.h5"
     assert read_notes(trained)["begun_with"]["weights"] == hashlib.sha256(start.read_bytes()).hexdigest()
     assert "random weights" not in said
-    before, after = (MaskRCNN.load(path).network.named_layers() for path in (start, trained))
-    changed = {
-        name for name, layer in after.items()
-        for old, new in zip(before[name].get_weights(), layer.get_weights(), strict=True) if not np.array_equal(old, new)
-    }
+    with open_weights(start) as before, open_weights(trained) as after:
+        assert after.layers.keys() == before.layers.keys()
+        changed = {name for name, variables in after.layers.items() for variable, held in variables.items()
+                   if not np.array_equal(before.layers[name][variable][()], held[()])}
     assert changed and all(name.startswith(("fpn_", "rpn_", "mrcnn_")) for name in changed)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its seed a member's first weights, the order and changes of its films and its anchors differ from the others'."""
     shown: list[tuple[int, np.ndarray]] = []
@@ -624,11 +640,10 @@ def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest
         shown.append((batches.seed, model.network.named_layers()["fpn_c5p5"].get_weights()[0]))
 
     monkeypatch.setattr(MaskRCNN, "fit_stage", note)
-    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0}, bag={"members": 3}, seed=5)
+    config = write_config(tmp_path / "tiny.yaml", training={"heads_epochs": 0}, bag={"members": 2}, seed=5)
     assert train_command.main(command_in(tmp_path, config)) == 0
-    assert [seed for seed, _ in shown] == [6, 7, 8]
-    for (_, one), (_, other) in itertools.combinations(shown, 2):
-        assert not np.array_equal(one, other)
+    assert [seed for seed, _ in shown] == [6, 7]
+    assert not np.array_equal(shown[0][1], shown[1][1])
 
 
 def test_films_that_are_held_out_are_not_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

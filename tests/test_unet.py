@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from create_dataset import unet as unet_module
 from create_dataset.unet import SIDE, WeightsError, build_unet, encoder_of, load_unet, prepare, probabilities
 from mask_rcnn.films.levels import equalise
 
@@ -82,6 +84,22 @@ def test_the_unet_takes_a_prepared_film_and_gives_probabilities(unet: keras.Mode
     assert np.array_equal(votes[0], votes[1])
 
 
+@pytest.fixture
+def build_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network that a file describes is built once, which takes seconds, and holds other weights before it is filled."""
+
+    def build(encoder: str) -> keras.Model:
+        model = built(encoder)
+        model.set_weights([np.full(weight.shape, 0.5, np.float32) for weight in model.weights])
+        return model
+
+    monkeypatch.setattr(unet_module, "build_unet", build)
+
+
+built = functools.cache(build_unet)
+
+
+@pytest.mark.usefixtures("build_once")
 @pytest.mark.parametrize("layout", ["keras 3", "keras 2 weights", "keras 2 model"])
 def test_weights_of_every_layout_give_equal_answers(
     layout: str, unet: keras.Model, inputs: np.ndarray, tmp_path: Path
@@ -114,6 +132,7 @@ def test_the_encoder_is_told_from_the_stem(filters: int, encoder: str, tmp_path:
     assert encoder_of(write_stem(tmp_path / "any name.h5", filters)) == encoder
 
 
+@pytest.mark.usefixtures("build_once")
 def test_weights_that_cannot_be_used_are_named_in_one_line(unet: keras.Model, tmp_path: Path) -> None:
     (tmp_path / "text.h5").write_text("not HDF5")
     (tmp_path / "empty.h5").touch()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 from mask_rcnn.config import Config, config_from_dict
-from mask_rcnn.model import MaskRCNN
+from mask_rcnn.model import MaskRCNN, Network
+from mask_rcnn.network import layers
 from mask_rcnn.utils import match_anchors, norm_boxes, pyramid_anchors, subtract_mean
 from mask_rcnn.weights.checkpoint import read_config
 
@@ -64,11 +68,31 @@ def build_sober(config: Config, **arguments: Any) -> MaskRCNN:
     """An untrained model, the same each time, with numbers of the size that training gives them and RoIs that are lungs."""
     keras.utils.set_random_seed(0)
     model = MaskRCNN(config, **arguments)
-    layers = model.network.named_layers()
-    layers["bn_conv1"].moving_variance.assign(np.full(config.network.backbone_width, 1e4, np.float32))
-    kernel = layers["mrcnn_class_logits"].kernel
+    named = model.network.named_layers()
+    named["bn_conv1"].moving_variance.assign(np.full(config.network.backbone_width, 1e4, np.float32))
+    kernel = named["mrcnn_class_logits"].kernel
     kernel.assign(keras.ops.convert_to_numpy(kernel) * np.array([0, 3, 3], np.float32))
     return model
+
+
+@contextlib.contextmanager
+def eager_networks() -> Iterator[None]:
+    """Within it networks train and predict without tracing, which takes as long as ten steps; ``test_compiled`` holds the
+    two ways to one result. Only the suppression, a loop, is traced, once for all networks of a size."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Network, "run_eagerly", property(lambda _: True, lambda *_: None))
+        patch.setattr(layers, "non_maximum_suppression", traced_suppression())
+        yield
+
+
+@functools.cache
+def traced_suppression() -> Callable[..., Any]:
+    """``layers.non_maximum_suppression``, traced on TensorFlow, which takes seconds for its loop otherwise."""
+    if keras.backend.backend() != "tensorflow":
+        return layers.non_maximum_suppression
+    import tensorflow as tf
+
+    return tf.function(layers.non_maximum_suppression, autograph=False)  # type: ignore[no-any-return]
 
 
 def refilled(load: Callable[..., MaskRCNN]) -> Callable[..., MaskRCNN]:
@@ -168,9 +192,9 @@ class Lessons(keras.utils.PyDataset):
 
 
 def weights_of(model: MaskRCNN) -> dict[str, np.ndarray]:
-    layers = model.network.named_layers().items()
+    named = model.network.named_layers().items()
     return {
-        f"{name}/{weight.name}": keras.ops.convert_to_numpy(weight) for name, layer in layers for weight in layer.weights
+        f"{name}/{weight.name}": keras.ops.convert_to_numpy(weight) for name, layer in named for weight in layer.weights
     }
 
 

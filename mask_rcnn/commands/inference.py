@@ -13,8 +13,9 @@ from mask_rcnn.inference.outputs import check_outputs
 from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
+from mask_rcnn.runtime.start import add_runtime, start_runtime
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
-from mask_rcnn.system.devices import DeviceError, start_device
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.formats import FormatError
 from mask_rcnn.system.shipped import shipped_members
 
@@ -43,8 +44,8 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
     with sole_run(arguments.out):
-        start_device(arguments.device)
-        members = load_members(files, of_networks)
+        runtime = start_runtime(arguments.runtime, arguments.device)
+        members = load_members(files, of_networks, runtime)
         summary = InferenceRun(films, members, arguments.out, quality, arguments.save, arguments.batch,
                                ["inference.py", *argv])()
     print(*summary_lines(summary, arguments.out, arguments.save), sep="\n", flush=True)
@@ -72,6 +73,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                              f"{','.join(SAVED_BY_DEFAULT)}); dicom-seg and dicom-sr of DICOM films alone")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
+    add_runtime(parser)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
                         help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
                              "bag.min_agreement=0.9, below which a film is for review; may be given several times")

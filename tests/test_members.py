@@ -47,7 +47,7 @@ def test_members_of_one_config_take_turns_in_one_network(bag: list[Path], films:
     assert sorted(member.path for member in loaded) == bag
     loaded = sorted(loaded, key=lambda member: member.path)
     assert loaded[0].network is loaded[1].network is not loaded[2].network
-    assert [member.weights is None for member in loaded] == [False, False, True]
+    assert [member.load is None for member in loaded] == [False, False, True]
     found = list(members.detect(loaded, films, soft=True))
     assert [len(of_film) for of_film in found] == [3, 3, 3]
     for number, path in enumerate(bag):

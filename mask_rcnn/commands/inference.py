@@ -13,6 +13,7 @@ from mask_rcnn.inference.outputs import check_outputs
 from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
+from mask_rcnn.runtime.choice import choose_runtime
 from mask_rcnn.runtime.start import add_runtime, start_runtime
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
 from mask_rcnn.system.backend import DeviceError
@@ -40,11 +41,12 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     quality, of_networks = split_settings(arguments.settings)
+    runtime = choose_runtime(arguments.runtime, arguments.device)
     check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
     with sole_run(arguments.out):
-        runtime = start_runtime(arguments.runtime, arguments.device)
+        start_runtime(runtime, arguments.device)
         members = load_members(files, of_networks, runtime)
         summary = InferenceRun(films, members, arguments.out, quality, arguments.save, arguments.batch,
                                ["inference.py", *argv])()

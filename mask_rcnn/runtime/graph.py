@@ -35,10 +35,15 @@ class Affine(NamedTuple):
 
 
 class Graph:
-    """Nodes, constants, inputs and outputs; every method that adds a node returns the name of what it gives."""
+    """Nodes, constants, inputs and outputs; every method that adds a node returns the name of what it gives.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    Args:
+        name: of the graph.
+        half: whether the weights of layers are kept in 16 bits, which halves the file; all is computed in 32.
+    """
+
+    def __init__(self, name: str, half: bool = False) -> None:
+        self.name, self._half = name, half
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._inputs: list[Any] = []
@@ -64,6 +69,10 @@ class Graph:
         if name not in self._constants:
             self._constants[name] = numpy_helper.from_array(array, name)
         return name
+
+    def _weights(self, values: np.ndarray) -> str:
+        half = self._half and np.abs(values).max(initial=0) <= np.finfo(np.float16).max
+        return self.node("Cast", self.constant(values, np.float16), to=FLOAT) if half else self.constant(values)
 
     def node(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """The only output of a node."""
@@ -99,7 +108,7 @@ class Graph:
         weights = kernel.transpose(2, 3, 0, 1) if depthwise else kernel.transpose(3, 2, 0, 1)
         weights, bias = _folded(weights, layer.get("bias"), after)
         return self.node(
-            "Conv", features, self.constant(weights), self.constant(bias), strides=[stride, stride], pads=list(padding),
+            "Conv", features, self._weights(weights), self.constant(bias), strides=[stride, stride], pads=list(padding),
             kernel_shape=list(weights.shape[2:]), group=len(weights) if depthwise else 1,
         )  # fmt: skip
 
@@ -107,14 +116,14 @@ class Graph:
         """A transposed convolution of a 2 x 2 kernel and stride 2."""
         weights = layer["kernel"].transpose(3, 2, 0, 1)
         return self.node(
-            "ConvTranspose", features, self.constant(weights), self.constant(layer["bias"]), strides=[2, 2],
+            "ConvTranspose", features, self._weights(weights), self.constant(layer["bias"]), strides=[2, 2],
             kernel_shape=[2, 2],
         )  # fmt: skip
 
     def dense(self, rows: str, kernel: np.ndarray, bias: np.ndarray, after: Affine | None = None) -> str:
         """Rows [n, c in] by a kernel [c in, c out]."""
         weights, bias = _folded(kernel.T, bias, after)
-        return self.node("Gemm", rows, self.constant(weights), self.constant(bias), transB=1)
+        return self.node("Gemm", rows, self._weights(weights), self.constant(bias), transB=1)
 
     def relu(self, features: str) -> str:
         return self.node("Relu", features)

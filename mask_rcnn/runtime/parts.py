@@ -70,10 +70,17 @@ def build_weightless(config: Config) -> Weightless:
     return Weightless(_proposals_model(config), _detections_model(config), _pooling_model(config))
 
 
-def build_whole(layers: Layers, config: Config, metadata: Mapping[str, str], description: str) -> onnx.ModelProto:
-    """One graph from ``images`` and ``windows`` to ``detections``, ``mask_boxes`` and ``masks`` [b, k, m, m, c]."""
+def build_whole(
+    layers: Layers, config: Config, metadata: Mapping[str, str], description: str, half: bool = False
+) -> onnx.ModelProto:
+    """One graph from ``images`` and ``windows`` to ``detections``, ``mask_boxes`` and ``masks`` [b, k, m, m, c].
+
+    Args:
+        metadata, description: kept in the model.
+        half: whether its weights have 16 bits; it computes in 32.
+    """
     network, count, side = config.network, config.detection.max_instances, config.network.mask_size
-    graph = Graph("mask_rcnn")
+    graph = Graph("mask_rcnn", half)
     images, windows = _images(graph, network), graph.input("windows", FLOAT, ["films", 4])
     features, logits, deltas = _trunk(graph, layers, network, images)
     proposals, pooled = _propose_and_pool(graph, config, features, logits, deltas)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mask_rcnn.runtime.choice import AUTO, KERAS, RUNTIMES, Runtime, choose_runtime
+from mask_rcnn.runtime.choice import AUTO, KERAS, RUNTIMES, Runtime
 from mask_rcnn.system.backend import BACKENDS, library_versions
 from mask_rcnn.system.console import detail, inform
 from mask_rcnn.system.devices import start_device
@@ -17,23 +17,19 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
                         help="what runs the networks (default: auto, the fastest that is installed; on a GPU keras)")
 
 
-def start_runtime(name: str, device: str, backends: Sequence[str] = BACKENDS) -> Runtime:
-    """The runtime of this name, or the fastest one; the choice is a line on standard output, its version one with ``-v``.
-
-    Keras alone is started, since it takes seconds and its device has to be chosen first.
+def start_runtime(runtime: Runtime, device: str, backends: Sequence[str] = BACKENDS) -> None:
+    """Starts what runs the networks; what that is is a line on standard output, the libraries' versions one with ``-v``.
 
     Args:
-        name: of ``RUNTIMES``, or "auto".
-        device: as ``choose_device`` takes it.
+        runtime: as ``choose_runtime`` gives it.
+        device: as ``choose_device`` takes it, for Keras.
         backends: of Keras, as ``import_keras`` takes them.
 
     Raises:
-        DeviceError: as ``choose_runtime`` and ``choose_device``.
+        DeviceError: as ``choose_device``.
     """
-    runtime = choose_runtime(name, device)
     if runtime.name == KERAS:
         start_device(device, backends)
     else:
         inform(f"running {runtime} on the CPU")
         detail(", ".join(f"{library} {version}" for library, version in (library_versions() | runtime.versions()).items()))
-    return runtime

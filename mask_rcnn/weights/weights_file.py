@@ -35,7 +35,7 @@ Arrays = dict[str, dict[str, np.ndarray]]
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 # Keras 3 numbers a layer's variables; their number distinguishes convolution or dense layer from batch normalisation.
-_NUMBERED = {2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+_NUMBERED = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 # zlib packs no tighter than this: a dataset that claims more was never written.
 _TIGHTEST_PACKING = 1032

@@ -18,7 +18,7 @@ from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.runtime.choice import Runtime
 from mask_rcnn.runtime.graph import FLOAT, Graph, Variables, affine
 from mask_rcnn.runtime.sessions import as_array, open_session
-from mask_rcnn.weights.weights_file import CheckpointError, open_weights
+from mask_rcnn.weights.weights_file import CheckpointError, one_line, open_weights
 
 EPSILON = 1e-3  # of batch normalisation in segmentation_models
 
@@ -69,9 +69,12 @@ def build_unet_graph(
             is_legacy = file.is_legacy
         return _unet(layers, is_legacy, half).model(metadata, description)
     except CheckpointError as error:
-        raise WeightsError(str(error)) from error
-    except (KeyError, ValueError, OSError) as error:
-        raise WeightsError(f"{path}: does not fit the U-Net ({error}); copy it again from its source") from error
+        reason = str(error).removeprefix(f"{path}: ").partition(";")[0]
+    except KeyError as error:
+        reason = f"lacks {error}"
+    except (ValueError, OSError) as error:
+        reason = one_line(error)
+    raise WeightsError(f"{path}: does not fit the U-Net ({reason}); copy it again from its source")
 
 
 def _unet(layers: Layers, is_legacy: bool, half: bool) -> Graph:

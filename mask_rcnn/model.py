@@ -36,6 +36,7 @@ Tensor = Any
 # Patterns of the names of the layers that a stage of a training changes.
 LAYER_GROUPS = {"heads": "mrcnn_|rpn_|fpn_", "all": ""}
 
+
 class Network(keras.Model):  # type: ignore[misc]
     """Mask R-CNN (He et al., ICCV 2017) on a ResNet-FPN.
 

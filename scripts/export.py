@@ -3,7 +3,7 @@
     python scripts/export.py models/lungs_small_1.weights.h5 --out lungs_1.onnx
     python scripts/export.py models/unet/efficientnetb0.weights.h5 --out unet.onnx --half
 
-It needs no TensorFlow and takes a second. What goes in and comes out is described in docs/runtimes.md and in the file itself.
+It needs no TensorFlow and takes a second. docs/runtimes.md and the file itself describe what goes in and comes out.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ ENDING = ".onnx"
 
 OF_MASK_RCNN = """\
 Mask R-CNN that finds lungs on frontal chest films, bones white. k is detection.max_instances of the configuration.
-images: float32 [films, side, side, 3], the film with equalised histogram, three times the same channel, fitted to the square
-  (long side to its side, the rest filled with zeros on both sides alike), less the metadata's mean_pixel, a number a channel.
-windows: float32 [films, 4], where the film lies in the square: (y1, x1, y2 - 1, x2 - 1) / (side - 1), in pixels of the square.
-detections: float32 [films, k, 6], (y1, x1, y2, x2) normalised in the same way, class id, score; by falling score, zeros behind
-  the last. The metadata's classes names the ids, its laterality says whose left they mean.
+images: float32 [films, side, side, 3], the film with its histogram equalised, three times the same channel, fitted to the
+  square (its long side to the square's, zeros on both sides of the other), less the metadata's mean_pixel of each channel.
+windows: float32 [films, 4], where the film lies in the square: (y1, x1, y2 - 1, x2 - 1) / (side - 1), in its pixels.
+detections: float32 [films, k, 6], (y1, x1, y2, x2) normalised likewise, class id, score; by falling score, zeros behind the
+  last. The metadata's classes names the ids, its laterality says whose left they mean.
 mask_boxes: float32 [films, k, 4], where the masks lie: a mask's first and last cells are sampled at the box's edges.
 masks: float32 [films, k, m, m, classes], probabilities; a detection's own class counts, lung is where it is 0.5 or more."""
 
 OF_UNET = """\
 U-Net that finds both lungs on frontal chest films, bones white.
-inputs: float32 [films, 256, 256, 3], the film stretched to the square, its histogram equalised, divided by 255, three times the
-  same channel.
+inputs: float32 [films, 256, 256, 3], the film stretched to the square, its histogram equalised, divided by 255, three times
+  the same channel.
 probabilities: float32 [films, 256, 256, 1]; lung is where it is 0.5 or more."""
 
 

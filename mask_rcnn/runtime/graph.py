@@ -5,7 +5,7 @@ minute.
 
 Shapes
     features  float32 [b, c, h, w], channels first, as ONNX has convolutions
-    kernel    float32 [h, w, c in, c out], as Keras has it; [h, w, c in, 1] of a depthwise one, [h, w, c out, c in] transposed
+    kernel    float32 [h, w, c in, c out], as Keras has it; depthwise [h, w, c in, 1], transposed [h, w, c out, c in]
 """
 
 from __future__ import annotations

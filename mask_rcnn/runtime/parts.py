@@ -2,8 +2,9 @@
 
 Convolutions and dense layers stand in three parts, the trunk, the box head and the mask head, which can compute in 16 bits.
 What lies between them, boxes, scores and where features are sampled, has parts of its own, which keep 32 bits and hold no
-weights: they are the same for all networks of a configuration. Suppression, a loop of one step a proposal in Keras, is a
-single operator here.
+weights: they are the same for all networks of a configuration. Suppression, a loop of one step a proposal in Keras, is one
+operator here. What is sorted by scores of which many are equal is sorted outside the parts, since OpenVINO takes equal
+ones in any order; the whole leaves that to ONNX's operator, which promises the order of Keras.
 
 Shapes (b films, s the side of the square, a anchors, n proposals a film, r RoIs of all films, k detections, c classes,
 f channels, p the side of pooled features, m of masks)
@@ -12,11 +13,14 @@ f channels, p the side of pooled features, m of masks)
     features    float32 [b, cells, f], P2 to P5 row by row, one behind the other
     logits      float32 [b, a, 2], background first
     deltas      float32 [b, a, 4]
+    order       int64 [b, before], the anchors of the highest scores, the best first
     proposals   float32 [b, n, 4], normalised; zeros behind the last
     boxes       float32 [r, 4], normalised
     films       int64 [r], the film in the batch of each box
     pooled      float32 [r, p, p, f]
-    detections  float32 [b, k, 6]: box, class id, score, by falling score; zeros behind the last
+    candidates  float32 [b, n, 6]: box, class id and score of each proposal
+    kept        float32 [b, n], the score of a candidate that suppression leaves; -1 of all others
+    detections  float32 [b, k, 6]: the best candidates that are left, by falling score; zeros behind the last
     mask_boxes  float32 [b, k, 4]
     masks       float32 [r, m, m, c], probabilities
 """
@@ -55,8 +59,8 @@ class Weighted(NamedTuple):
 class Weightless(NamedTuple):
     """The parts between them."""
 
-    proposals: onnx.ModelProto  # logits, deltas, features -> proposals, pooled
-    detections: onnx.ModelProto  # proposals, class_logits, box_deltas, windows -> detections, mask_boxes
+    proposals: onnx.ModelProto  # order, deltas, features -> proposals, pooled
+    detections: onnx.ModelProto  # proposals, class_logits, box_deltas, windows -> candidates, kept
     pooling: onnx.ModelProto  # features, boxes, films -> pooled, for the masks
 
 
@@ -83,9 +87,10 @@ def build_whole(
     graph = Graph("mask_rcnn", half)
     images, windows = _images(graph, network), graph.input("windows", FLOAT, ["films", 4])
     features, logits, deltas = _trunk(graph, layers, network, images)
-    proposals, pooled = _propose_and_pool(graph, config, features, logits, deltas)
+    proposals, pooled = _propose_and_pool(graph, config, features, _order(graph, config, logits), deltas)
     class_logits, box_deltas = _box_head(graph, layers, network, pooled)
-    detections, mask_boxes = _detect(graph, config, proposals, class_logits, box_deltas, windows)
+    candidates, kept = _classify(graph, config, proposals, class_logits, box_deltas, windows)
+    detections, mask_boxes = _detect(graph, config, candidates, kept)
     boxes, films = _one_behind_the_other(graph, mask_boxes)
     masks = _mask_head(graph, layers, _pool_for_masks(graph, network, features, boxes, films))
     masks = graph.reshape(masks, -1, count, side, side, network.class_count)
@@ -107,9 +112,9 @@ def _trunk_model(layers: Layers, config: Config) -> onnx.ModelProto:
 def _proposals_model(config: Config) -> onnx.ModelProto:
     graph, network = Graph("proposals"), config.network
     features = graph.input("features", FLOAT, _features_shape(network))
-    logits = graph.input("logits", FLOAT, ["films", _anchor_count(network), 2])
+    order = graph.input("order", INT64, ["films", ranked_count(config)])
     deltas = graph.input("deltas", FLOAT, ["films", _anchor_count(network), 4])
-    proposals, pooled = _propose_and_pool(graph, config, features, logits, deltas)
+    proposals, pooled = _propose_and_pool(graph, config, features, order, deltas)
     graph.output(proposals, "proposals", FLOAT, ["films", config.proposals.inference_count, 4])
     graph.output(pooled, "pooled", FLOAT, _pooled_shape(network, network.box_pool_size))
     return graph.model()
@@ -125,14 +130,14 @@ def _boxes_model(layers: Layers, config: Config) -> onnx.ModelProto:
 
 
 def _detections_model(config: Config) -> onnx.ModelProto:
-    graph, network, count = Graph("detections"), config.network, config.detection.max_instances
-    proposals = graph.input("proposals", FLOAT, ["films", config.proposals.inference_count, 4])
+    graph, network, count = Graph("detections"), config.network, config.proposals.inference_count
+    proposals = graph.input("proposals", FLOAT, ["films", count, 4])
     class_logits = graph.input("class_logits", FLOAT, ["rois", network.class_count])
     box_deltas = graph.input("box_deltas", FLOAT, ["rois", 4 * network.class_count])
     windows = graph.input("windows", FLOAT, ["films", 4])
-    detections, mask_boxes = _detect(graph, config, proposals, class_logits, box_deltas, windows)
-    graph.output(detections, "detections", FLOAT, ["films", count, 6])
-    graph.output(mask_boxes, "mask_boxes", FLOAT, ["films", count, 4])
+    candidates, kept = _classify(graph, config, proposals, class_logits, box_deltas, windows)
+    graph.output(candidates, "candidates", FLOAT, ["films", count, 6])
+    graph.output(kept, "kept", FLOAT, ["films", count])
     return graph.model()
 
 
@@ -150,6 +155,11 @@ def _masks_model(layers: Layers, config: Config) -> onnx.ModelProto:
     masks = _mask_head(graph, layers, graph.input("pooled", FLOAT, _pooled_shape(network, network.mask_pool_size)))
     graph.output(masks, "masks", FLOAT, ["rois", side, side, network.class_count])
     return graph.model()
+
+
+def ranked_count(config: Config) -> int:
+    """How many anchors are thinned to proposals."""
+    return min(config.proposals.before_nms, _anchor_count(config.network))
 
 
 def _images(graph: Graph, network: NetworkConfig) -> str:
@@ -222,40 +232,43 @@ def _proposal_head(graph: Graph, layers: Layers, network: NetworkConfig, pyramid
     return logits, deltas
 
 
-def _propose_and_pool(graph: Graph, config: Config, features: str, logits: str, deltas: str) -> tuple[str, str]:
+def _order(graph: Graph, config: Config, logits: str) -> str:
+    scores = graph.node("Gather", graph.node("Softmax", logits, axis=-1), graph.constant(1, np.int64), axis=2)
+    return graph.nodes("TopK", 2, scores, graph.ints(ranked_count(config)), axis=1)[1]
+
+
+def _propose_and_pool(graph: Graph, config: Config, features: str, order: str, deltas: str) -> tuple[str, str]:
     network = config.network
-    proposals = _propose(graph, config, logits, deltas)
+    proposals = _propose(graph, config, order, deltas)
     boxes, films = _one_behind_the_other(graph, proposals)
     return proposals, _pool(graph, network, features, boxes, films, network.box_pool_size, CANONICAL_SIDE)
 
 
-def _propose(graph: Graph, config: Config, logits: str, deltas: str) -> str:
-    """As ``layers.propose``: the best anchors, moved, cut to the square, thinned."""
-    network, count = config.network, config.proposals.inference_count
-    side = network.image_size
+def _propose(graph: Graph, config: Config, order: str, deltas: str) -> str:
+    """As ``layers.propose`` behind its sorting: the best anchors, moved, cut to the square, thinned."""
+    network, count, ranked = config.network, config.proposals.inference_count, ranked_count(config)
+    side, left = network.image_size, min(count, ranked)
     anchors = norm_boxes(pyramid_anchors(side, network.anchor_scales, network.anchor_ratios), (side, side))
-    kept = min(config.proposals.before_nms, len(anchors))
-    scores = graph.node("Gather", graph.node("Softmax", logits, axis=-1), graph.constant(1, np.int64), axis=2)
-    best, order = graph.nodes("TopK", 2, scores, graph.ints(kept), axis=1)
     chosen = graph.node("Gather", graph.constant(anchors), order, axis=0)
     boxes = _moved(graph, chosen, _rows(graph, deltas, order), config.proposals.box_std)
     boxes = graph.node("Clip", boxes, graph.constant(0.0), graph.constant(1.0))
-    per_class = graph.node("Unsqueeze", best, graph.ints(1))
-    thinned = _thinned(graph, boxes, per_class, count, config.proposals.nms_threshold)
-    left, places = graph.nodes("TopK", 2, graph.node("Squeeze", thinned, graph.ints(1)), graph.ints(min(count, kept)), axis=1)
-    return _there(graph, _rows(graph, boxes, places), left, count - min(count, kept))
+    # Their ranks in the place of scores, no two of which are equal.
+    none = graph.node("Cast", graph.multiply(order, graph.constant(0, np.int64)), to=FLOAT)
+    ranks = graph.node("Unsqueeze", graph.add(none, graph.constant(np.arange(ranked, 0, -1))), graph.ints(1))
+    thinned = _thinned(graph, boxes, ranks, left, config.proposals.nms_threshold)
+    scores, places = graph.nodes("TopK", 2, graph.node("Squeeze", thinned, graph.ints(1)), graph.ints(left), axis=1)
+    return _there(graph, _rows(graph, boxes, places), scores, count - left)
 
 
-def _detect(
+def _classify(
     graph: Graph, config: Config, proposals: str, class_logits: str, box_deltas: str, windows: str
 ) -> tuple[str, str]:
-    """As ``layers.refine_detections`` and ``layers.widen_boxes``."""
+    """As ``layers.refine_detections`` before its sorting: candidates and kept."""
     detection, classes, count = config.detection, config.network.class_count, config.proposals.inference_count
     probabilities = graph.node("Softmax", graph.reshape(class_logits, -1, count, classes), axis=-1)
-    class_ids = graph.node("ArgMax", probabilities, axis=-1, keepdims=0)
+    class_ids = graph.node("Unsqueeze", graph.node("ArgMax", probabilities, axis=-1, keepdims=0), graph.ints(2))
     scores = graph.node("ReduceMax", probabilities, graph.ints(-1), keepdims=0)
-    column = graph.node("Unsqueeze", class_ids, graph.ints(2))
-    is_class = graph.node("Equal", column, graph.constant(range(classes), np.int64))  # [b, n, c]
+    is_class = graph.node("Equal", class_ids, graph.constant(range(classes), np.int64))  # [b, n, c]
     chosen = graph.node("Unsqueeze", graph.node("Cast", is_class, to=FLOAT), graph.ints(3))
     deltas = graph.multiply(graph.reshape(box_deltas, -1, count, classes, 4), chosen)
     deltas = graph.node("ReduceSum", deltas, graph.ints(2), keepdims=0)
@@ -267,19 +280,24 @@ def _detect(
     boxes = graph.node("Max", graph.node("Min", boxes, far), near)
 
     no_score = graph.constant(-1.0)
-    good = graph.node("And", graph.node("GreaterOrEqual", scores, graph.constant(detection.min_score)),
-                      graph.node("Greater", _area(graph, boxes, 2), graph.constant(0.0)))  # fmt: skip
-    good = graph.node("Where", good, scores, no_score)
-    by_class = graph.node("Where", is_class, graph.node("Unsqueeze", good, graph.ints(2)), no_score)
-    by_class = graph.slice(graph.node("Transpose", by_class, perm=[0, 2, 1]), 1, 1, classes)  # [b, c - 1, n]
-    thinned = _thinned(graph, boxes, by_class, detection.max_instances, detection.nms_threshold)
-    found = min(detection.max_instances, count)
+    is_sure = graph.node("GreaterOrEqual", scores, graph.constant(detection.min_score))
+    good = graph.node("And", is_sure, graph.node("Greater", _area(graph, boxes, 2), graph.constant(0.0)))
+    good = graph.node("Unsqueeze", graph.node("Where", good, scores, no_score), graph.ints(2))
+    by_class = graph.node("Transpose", graph.node("Where", is_class, good, no_score), perm=[0, 2, 1])
+    thinned = _thinned(
+        graph, boxes, graph.slice(by_class, 1, 1, classes), min(detection.max_instances, count), detection.nms_threshold
+    )
     kept = graph.node("ReduceMax", thinned, graph.ints(1), keepdims=0)
-    left, places = graph.nodes("TopK", 2, kept, graph.ints(found), axis=1)
-    table = graph.node("Concat", boxes, graph.node("Cast", column, to=FLOAT), graph.node("Unsqueeze", scores, graph.ints(2)),
-                       axis=2)  # fmt: skip
-    detections = _there(graph, _rows(graph, table, places), left, detection.max_instances - found)
+    parts = (boxes, graph.node("Cast", class_ids, to=FLOAT), graph.node("Unsqueeze", scores, graph.ints(2)))
+    return graph.node("Concat", *parts, axis=2), kept
 
+
+def _detect(graph: Graph, config: Config, candidates: str, kept: str) -> tuple[str, str]:
+    """Detections and mask boxes, as ``network.best_detections`` and ``network.widened`` give them."""
+    detection = config.detection
+    found = min(detection.max_instances, config.proposals.inference_count)
+    scores, places = graph.nodes("TopK", 2, kept, graph.ints(found), axis=1)
+    detections = _there(graph, _rows(graph, candidates, places), scores, detection.max_instances - found)
     boxes = graph.slice(detections, 2, 0, 4)
     top_left, bottom_right = graph.slice(boxes, 2, 0, 2), graph.slice(boxes, 2, 2, 4)
     margin = graph.multiply(graph.subtract(bottom_right, top_left), graph.constant(detection.mask_margin))

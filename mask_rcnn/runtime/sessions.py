@@ -63,7 +63,9 @@ def _in_openvino(model: bytes, precision: str) -> Session:
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for name, value in inputs.items():
-            request.set_tensor(name, ov.Tensor(np.ascontiguousarray(value), shared_memory=True) if isinstance(value, np.ndarray) else value)
+            if isinstance(value, np.ndarray):
+                value = ov.Tensor(np.ascontiguousarray(value), shared_memory=True)
+            request.set_tensor(name, value)
         request.infer()
         return {name: request.get_tensor(name) for name in names}
 

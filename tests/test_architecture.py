@@ -214,7 +214,7 @@ def required(file: str) -> dict[str, str]:
 
 def packages_of(paths: list[Path]) -> set[str]:
     """What has to be installed for these files, by the name it is installed under."""
-    own = {"mask_rcnn", "create_dataset", "scripts", "phantom", "tests"}
+    own = {"mask_rcnn", "create_dataset", "scripts", "phantom", "bench", "tests"}
     own |= {path.stem for path in [*SOURCES, *(ROOT / "tests").glob("*.py")]}
     roots = {module.split(".")[0] for path in paths for module in imports_of(path)}
     return {INSTALLED_AS.get(root, root) for root in roots - own - sys.stdlib_module_names}

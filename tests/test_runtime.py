@@ -100,7 +100,7 @@ class TestNetwork:
         from mask_rcnn.runtime.network import ExportedNetwork
 
         model = MaskRCNN.load(tiny_weights)
-        exported = ExportedNetwork(tiny_weights, model.config, runtime)
+        exported = ExportedNetwork(read_weights(tiny_weights, model.config.network), model.config, runtime)
         molded = [mold_film(film, model.config.network) for film in films]
         expected = model.predict(molded, 4)
         counts = [int((one.detections[:, 4] > 0).sum()) for one in expected]

@@ -156,7 +156,8 @@ def _load(
         from mask_rcnn.runtime.network import ExportedNetwork
 
         with _enough_memory():
-            return Member(Path(path), sha256, ExportedNetwork(path, config, runtime), None, runtime)
+            layers = checkpoint.read_weights(path, config.network)
+            return Member(Path(path), sha256, ExportedNetwork(layers, config, runtime), None, runtime)
     from mask_rcnn.model import MaskRCNN
 
     network = networks.get(config)

@@ -10,35 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
 from mask_rcnn.config import Config
 from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
 from mask_rcnn.runtime.choice import OPENVINO, Runtime
-from mask_rcnn.runtime.parts import Weighted, Weightless, build_weighted, build_weightless, ranked_count
+from mask_rcnn.runtime.parts import Layers, Weighted, Weightless, build_weighted, build_weightless, ranked_count
 from mask_rcnn.runtime.sessions import Tensor, as_array, open_session
 from mask_rcnn.utils import MoldedFilm
-from mask_rcnn.weights import checkpoint
 
 
 class ExportedNetwork:
     """A network as ``prediction.Detector`` describes it; not for several threads at once, nor two that share parts.
 
     Args:
-        path: a weights file of this program or of the reference implementation.
+        layers: its weights, as ``checkpoint.read_weights`` reads them.
         config: of the network, as ``checkpoint.read_config`` reads it, with other settings perhaps.
         runtime: what runs it; not Keras.
-
-    Raises:
-        checkpoint.CheckpointError: the file is absent, torn or damaged, or does not fit its configuration.
     """
 
-    def __init__(self, path: str | Path, config: Config, runtime: Runtime) -> None:
+    def __init__(self, layers: Layers, config: Config, runtime: Runtime) -> None:
         self.config = config
-        graphs = build_weighted(checkpoint.read_weights(path, config.network), config)
-        # Their weights are in the runtime when the next ones are read.
+        graphs = build_weighted(layers, config)
         self._weighted = Weighted(*(open_session(graph.SerializeToString(), runtime) for graph in graphs))
         self._weightless = _open_weightless(config, runtime)
         self._pads = runtime.name == OPENVINO  # which compiles for every number of RoIs anew

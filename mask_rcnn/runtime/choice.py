@@ -53,7 +53,7 @@ def choose_runtime(name: str = AUTO, device: str = "auto") -> Runtime:
     """
     if name in _MODULES:
         if missing := _missing(name):
-            raise DeviceError(f"--runtime {name}: {missing} is not installed; pip install {missing} or leave it out")
+            raise DeviceError(f"--runtime {name}: {missing} is not installed; pip install {missing}")
         if device.startswith("gpu"):
             raise DeviceError(f"--device {device}: {_SPELT[name]} runs on the CPU here; give --runtime keras or --device cpu")
         return Runtime(name, _precision(name))

@@ -72,7 +72,8 @@ def load_members(unets: Sequence[Unet], runtime: Runtime = Runtime(KERAS)) -> tu
 
 def _load(path: Path, runtime: Runtime) -> Network:
     if runtime.name == KERAS:
-        return load_unet(path)
+        network: Network = load_unet(path)
+        return network
     from create_dataset.unet_graph import ExportedUnet
 
     return ExportedUnet(path, runtime)

@@ -102,8 +102,8 @@ def _unet(layers: Layers, is_legacy: bool, half: bool) -> Graph:
         x = graph.doubled(x)
         if taken:
             x = graph.node("Concat", x, taken.pop(), axis=1)
-        for half in "ab":
-            name = f"decoder_stage{stage}{half}"
+        for letter in "ab":
+            name = f"decoder_stage{stage}{letter}"
             x = graph.relu(_convolution(graph, layers, x, f"{name}_conv", f"{name}_bn"))
     x = graph.node("Sigmoid", graph.convolution(x, layers["final_conv"], padding=(1, 1, 1, 1)))
     graph.output(graph.node("Transpose", x, perm=[0, 2, 3, 1]), "probabilities", FLOAT, ["films", SIDE, SIDE, 1])

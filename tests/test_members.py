@@ -93,7 +93,7 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
 
 def test_the_order_they_are_given_in_changes_nothing(bag: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def describe(path: str, settings: object) -> SimpleNamespace:  # building networks takes seconds
-        return SimpleNamespace(config=read_config(path), get_weights=list, load_weights=lambda _: None)
+        return SimpleNamespace(config=read_config(path), get_weights=list, set_weights=list, load_weights=lambda _: None)
 
     monkeypatch.setattr(MaskRCNN, "load", describe)
     orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]]

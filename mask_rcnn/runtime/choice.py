@@ -55,7 +55,8 @@ def choose_runtime(name: str = AUTO, device: str = "auto") -> Runtime:
         if missing := _missing(name):
             raise DeviceError(f"--runtime {name}: {missing} is not installed; pip install {missing}")
         if device.startswith("gpu"):
-            raise DeviceError(f"--device {device}: {_SPELT[name]} runs on the CPU here; give --runtime keras or --device cpu")
+            raise DeviceError(f"--device {device}: {_SPELT[name]} runs on the CPU here; give --runtime keras or "
+                              "--device cpu")
         return Runtime(name, _precision(name))
     if name == KERAS or device.startswith("gpu") or os.environ.get("KERAS_BACKEND"):
         return Runtime(KERAS)

@@ -17,7 +17,7 @@ from mask_rcnn.config import Config
 from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
 from mask_rcnn.runtime.choice import OPENVINO, Runtime
 from mask_rcnn.runtime.parts import Layers, Weighted, Weightless, build_weighted, build_weightless, ranked_count
-from mask_rcnn.runtime.sessions import Tensor, as_array, open_session
+from mask_rcnn.runtime.sessions import Session, Tensor, as_array, open_session
 from mask_rcnn.utils import MoldedFilm
 
 
@@ -118,6 +118,6 @@ def widened(boxes: np.ndarray, margin: float) -> np.ndarray:
 
 
 @cache
-def _open_weightless(config: Config, runtime: Runtime) -> Weightless:
+def _open_weightless(config: Config, runtime: Runtime) -> Weightless[Session]:
     """Opened once for all networks of a configuration; they run one after the other."""
     return Weightless(*(open_session(graph.SerializeToString(), runtime.in_full()) for graph in build_weightless(config)))

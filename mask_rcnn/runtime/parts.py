@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import onnx
@@ -47,29 +47,31 @@ CANONICAL_SIDE = 224  # pixels: of a RoI that is classified from P4 (Lin et al.,
 
 _ALL_SIDES = (1, 1, 1, 1)
 
+Part = TypeVar("Part")  # a model, or what runs it
 
-class Weighted(NamedTuple):
+
+class Weighted(NamedTuple, Generic[Part]):
     """The parts that hold a network's weights."""
 
-    trunk: onnx.ModelProto  # images -> features, logits, deltas
-    boxes: onnx.ModelProto  # pooled -> class_logits [r, c], box_deltas [r, 4 c]
-    masks: onnx.ModelProto  # pooled -> masks
+    trunk: Part  # images -> features, logits, deltas
+    boxes: Part  # pooled -> class_logits [r, c], box_deltas [r, 4 c]
+    masks: Part  # pooled -> masks
 
 
-class Weightless(NamedTuple):
+class Weightless(NamedTuple, Generic[Part]):
     """The parts between them."""
 
-    proposals: onnx.ModelProto  # order, deltas, features -> proposals, pooled
-    detections: onnx.ModelProto  # proposals, class_logits, box_deltas, windows -> candidates, kept
-    pooling: onnx.ModelProto  # features, boxes, films -> pooled, for the masks
+    proposals: Part  # order, deltas, features -> proposals, pooled
+    detections: Part  # proposals, class_logits, box_deltas, windows -> candidates, kept
+    pooling: Part  # features, boxes, films -> pooled, for the masks
 
 
-def build_weighted(layers: Layers, config: Config) -> Weighted:
+def build_weighted(layers: Layers, config: Config) -> Weighted[onnx.ModelProto]:
     """The parts of one network."""
     return Weighted(_trunk_model(layers, config), _boxes_model(layers, config), _masks_model(layers, config))
 
 
-def build_weightless(config: Config) -> Weightless:
+def build_weightless(config: Config) -> Weightless[onnx.ModelProto]:
     """The parts that all networks of a configuration share."""
     return Weightless(_proposals_model(config), _detections_model(config), _pooling_model(config))
 

@@ -94,14 +94,15 @@ def by_part(films: Path, weights: Sequence[str], runtime: Runtime, batch: int) -
     )  # fmt: skip
     finished = [Finished(path, film.radiograph, result, "patient", len(members), "")
                 for path, film, result in zip(paths, read, found, strict=True)]  # fmt: skip
-    for kind, name in (("masks", "label masks"), ("overlays", "pictures")):
-        timed(name, lambda write=OUTPUTS[kind]: [write(done) for done in finished], len(paths))
+    timed("label masks", lambda: [OUTPUTS["masks"](done) for done in finished], len(paths))
+    timed("pictures", lambda: [OUTPUTS["overlays"](done) for done in finished], len(paths))
     with tempfile.TemporaryDirectory() as out:
-        masks = [{category: lung.mask for category, lung in result.lungs.items()} for result in found]
-        timed("thumbnails", lambda: [
-            write_pictures(Path(out), path, film.radiograph.pixels, lungs, 0, film.digest)
-            for path, film, lungs in zip(paths, read, masks, strict=True)
-        ], len(paths))  # fmt: skip
+        def write_thumbnails() -> None:
+            for path, film, result in zip(paths, read, found, strict=True):
+                masks = {category: lung.mask for category, lung in result.lungs.items()}
+                write_pictures(Path(out), path, film.radiograph.pixels, masks, 0, film.digest)
+
+        timed("thumbnails", write_thumbnails, len(paths))
     return took
 
 

@@ -41,8 +41,7 @@ def _in_onnx_runtime(model: bytes) -> Session:
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        values = {name: ort.OrtValue.ortvalue_from_numpy(value) if isinstance(value, np.ndarray) else value
-                  for name, value in inputs.items()}  # fmt: skip
+        values = dict(inputs) | {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in _arrays(inputs).items()}
         return dict(zip(names, session.run_with_ort_values(names, values), strict=True))
 
     return run
@@ -62,14 +61,18 @@ def _in_openvino(model: bytes, precision: str) -> Session:
     names = [output.any_name for output in compiled.outputs]
 
     def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        arrays = _arrays(inputs)  # in this variable they outlive the tensors that share their memory
         for name, value in inputs.items():
-            if isinstance(value, np.ndarray):
-                value = ov.Tensor(np.ascontiguousarray(value), shared_memory=True)
-            request.set_tensor(name, value)
+            request.set_tensor(name, ov.Tensor(arrays[name], shared_memory=True) if name in arrays else value)
         request.infer()
         return {name: request.get_tensor(name) for name in names}
 
     return run
+
+
+def _arrays(inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    """Those of the inputs that are NumPy's arrays, each in one piece of memory."""
+    return {name: np.ascontiguousarray(value) for name, value in inputs.items() if isinstance(value, np.ndarray)}
 
 
 def _processors() -> int:

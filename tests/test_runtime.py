@@ -92,20 +92,23 @@ class TestShapes:
         assert str(refused.value) == str(by_keras.value) and "network.rpn_channels: 16" in str(refused.value)
 
 
+@pytest.fixture(scope="module")
+def model(tiny_weights: Path) -> MaskRCNN:
+    return MaskRCNN.load(tiny_weights)
+
+
+@pytest.fixture(scope="module")
+def molded(model: MaskRCNN, films: list[np.ndarray]) -> list[MoldedFilm]:
+    return [mold_film(film, model.config.network) for film in films]
+
+
+@pytest.fixture(scope="module")
+def expected(model: MaskRCNN, molded: list[MoldedFilm]) -> list[Prediction]:
+    return model.predict(molded, 4)
+
+
 class TestNetwork:
     """The same detections and masks as Keras's."""
-
-    @pytest.fixture(scope="class")
-    def model(self, tiny_weights: Path) -> MaskRCNN:
-        return MaskRCNN.load(tiny_weights)
-
-    @pytest.fixture(scope="class")
-    def molded(self, model: MaskRCNN, films: list[np.ndarray]) -> list[MoldedFilm]:
-        return [mold_film(film, model.config.network) for film in films]
-
-    @pytest.fixture(scope="class")
-    def expected(self, model: MaskRCNN, molded: list[MoldedFilm]) -> list[Prediction]:
-        return model.predict(molded, 4)
 
     def test_an_untrained_one_with_many_detections(
         self, runtime: Runtime, tiny_weights: Path, films: list[np.ndarray], model: MaskRCNN, molded: list[MoldedFilm],

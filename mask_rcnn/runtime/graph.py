@@ -10,6 +10,7 @@ Shapes
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -62,10 +63,10 @@ class Graph:
         self._outputs.append(helper.make_tensor_value_info(name, kind, list(shape)))
 
     def constant(self, values: Any, dtype: Any = np.float32) -> str:
-        """A constant array; equal ones of few numbers are one."""
+        """A constant array; equal ones are one."""
         array = np.array(values, dtype, order="C")
-        small = array.size <= 16
-        name = f"{array.dtype}{array.shape}{array.tolist()}" if small else f"constant_{len(self._constants)}"
+        content = array.tolist() if array.size <= 16 else hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest()
+        name = f"{array.dtype}{array.shape}{content}"
         if name not in self._constants:
             self._constants[name] = numpy_helper.from_array(array, name)
         return name

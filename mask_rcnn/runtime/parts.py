@@ -27,7 +27,6 @@ f channels, p the side of pooled features, m of masks)
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -35,6 +34,7 @@ import numpy as np
 import onnx
 
 from mask_rcnn.config import Config, NetworkConfig
+from mask_rcnn.runtime.boxes import areas, level_sides, moved, one_behind_the_other, pool, rows_at, thinned, those_there
 from mask_rcnn.runtime.graph import FLOAT, INT64, Graph, affine
 from mask_rcnn.utils import PYRAMID_STRIDES, norm_boxes, pyramid_anchors
 from mask_rcnn.weights.layer_shapes import trunk_blocks
@@ -42,7 +42,6 @@ from mask_rcnn.weights.layer_shapes import trunk_blocks
 Layers = Mapping[str, Mapping[str, np.ndarray]]  # by layer and variable, as ``checkpoint.read_weights`` gives them
 
 EPSILON = 1e-3  # of Keras's batch normalisation
-LARGEST_LOG_SCALE = math.log(1000 / 16)  # as ``network/layers.py`` has it
 CANONICAL_SIDE = 224  # pixels: of a RoI that is classified from P4 (Lin et al., CVPR 2017)
 
 _ALL_SIDES = (1, 1, 1, 1)
@@ -93,7 +92,7 @@ def build_whole(
     class_logits, box_deltas = _box_head(graph, layers, network, pooled)
     candidates, kept = _classify(graph, config, proposals, class_logits, box_deltas, windows)
     detections, mask_boxes = _detect(graph, config, candidates, kept)
-    boxes, films = _one_behind_the_other(graph, mask_boxes)
+    boxes, films = one_behind_the_other(graph, mask_boxes)
     masks = _mask_head(graph, layers, _pool_for_masks(graph, network, features, boxes, films))
     masks = graph.reshape(masks, -1, count, side, side, network.class_count)
     graph.output(detections, "detections", FLOAT, ["films", count, 6])
@@ -169,16 +168,11 @@ def _images(graph: Graph, network: NetworkConfig) -> str:
 
 
 def _features_shape(network: NetworkConfig) -> list[int | str]:
-    return ["films", sum(side**2 for side in _level_sides(network)), network.pyramid_output_channels]
+    return ["films", sum(side**2 for side in level_sides(network)), network.pyramid_output_channels]
 
 
 def _pooled_shape(network: NetworkConfig, side: int) -> list[int | str]:
     return ["rois", side, side, network.pyramid_output_channels]
-
-
-def _level_sides(network: NetworkConfig) -> list[int]:
-    """Of P2 to P5."""
-    return [network.image_size // stride for stride in PYRAMID_STRIDES[:4]]
 
 
 def _anchor_count(network: NetworkConfig) -> int:
@@ -242,8 +236,8 @@ def _order(graph: Graph, config: Config, logits: str) -> str:
 def _propose_and_pool(graph: Graph, config: Config, features: str, order: str, deltas: str) -> tuple[str, str]:
     network = config.network
     proposals = _propose(graph, config, order, deltas)
-    boxes, films = _one_behind_the_other(graph, proposals)
-    return proposals, _pool(graph, network, features, boxes, films, network.box_pool_size, CANONICAL_SIDE)
+    boxes, films = one_behind_the_other(graph, proposals)
+    return proposals, pool(graph, network, features, boxes, films, network.box_pool_size, CANONICAL_SIDE)
 
 
 def _propose(graph: Graph, config: Config, order: str, deltas: str) -> str:
@@ -252,14 +246,14 @@ def _propose(graph: Graph, config: Config, order: str, deltas: str) -> str:
     side, left = network.image_size, min(count, ranked)
     anchors = norm_boxes(pyramid_anchors(side, network.anchor_scales, network.anchor_ratios), (side, side))
     chosen = graph.node("Gather", graph.constant(anchors), order, axis=0)
-    boxes = _moved(graph, chosen, _rows(graph, deltas, order), config.proposals.box_std)
+    boxes = moved(graph, chosen, rows_at(graph, deltas, order), config.proposals.box_std)
     boxes = graph.node("Clip", boxes, graph.constant(0.0), graph.constant(1.0))
     # Their ranks in the place of scores, no two of which are equal.
     none = graph.node("Cast", graph.multiply(order, graph.constant(0, np.int64)), to=FLOAT)
     ranks = graph.node("Unsqueeze", graph.add(none, graph.constant(np.arange(ranked, 0, -1))), graph.ints(1))
-    thinned = _thinned(graph, boxes, ranks, left, config.proposals.nms_threshold)
-    scores, places = graph.nodes("TopK", 2, graph.node("Squeeze", thinned, graph.ints(1)), graph.ints(left), axis=1)
-    return _there(graph, _rows(graph, boxes, places), scores, count - left)
+    left_over = thinned(graph, boxes, ranks, left, config.proposals.nms_threshold)
+    scores, places = graph.nodes("TopK", 2, graph.node("Squeeze", left_over, graph.ints(1)), graph.ints(left), axis=1)
+    return those_there(graph, rows_at(graph, boxes, places), scores, count - left)
 
 
 def _classify(
@@ -274,7 +268,7 @@ def _classify(
     chosen = graph.node("Unsqueeze", graph.node("Cast", is_class, to=FLOAT), graph.ints(3))
     deltas = graph.multiply(graph.reshape(box_deltas, -1, count, classes, 4), chosen)
     deltas = graph.node("ReduceSum", deltas, graph.ints(2), keepdims=0)
-    boxes = _moved(graph, proposals, deltas, config.proposals.box_std)
+    boxes = moved(graph, proposals, deltas, config.proposals.box_std)
     window = graph.node("Unsqueeze", windows, graph.ints(1))
     corner, far_corner = graph.slice(window, 2, 0, 2), graph.slice(window, 2, 2, 4)
     far = graph.node("Concat", far_corner, far_corner, axis=2)
@@ -283,13 +277,13 @@ def _classify(
 
     no_score = graph.constant(-1.0)
     is_sure = graph.node("GreaterOrEqual", scores, graph.constant(detection.min_score))
-    good = graph.node("And", is_sure, graph.node("Greater", _area(graph, boxes, 2), graph.constant(0.0)))
+    good = graph.node("And", is_sure, graph.node("Greater", areas(graph, boxes, 2), graph.constant(0.0)))
     good = graph.node("Unsqueeze", graph.node("Where", good, scores, no_score), graph.ints(2))
     by_class = graph.node("Transpose", graph.node("Where", is_class, good, no_score), perm=[0, 2, 1])
-    thinned = _thinned(
+    left_over = thinned(
         graph, boxes, graph.slice(by_class, 1, 1, classes), min(detection.max_instances, count), detection.nms_threshold
     )
-    kept = graph.node("ReduceMax", thinned, graph.ints(1), keepdims=0)
+    kept = graph.node("ReduceMax", left_over, graph.ints(1), keepdims=0)
     parts = (boxes, graph.node("Cast", class_ids, to=FLOAT), graph.node("Unsqueeze", scores, graph.ints(2)))
     return graph.node("Concat", *parts, axis=2), kept
 
@@ -299,7 +293,7 @@ def _detect(graph: Graph, config: Config, candidates: str, kept: str) -> tuple[s
     detection = config.detection
     found = min(detection.max_instances, config.proposals.inference_count)
     scores, places = graph.nodes("TopK", 2, kept, graph.ints(found), axis=1)
-    detections = _there(graph, _rows(graph, candidates, places), scores, detection.max_instances - found)
+    detections = those_there(graph, rows_at(graph, candidates, places), scores, detection.max_instances - found)
     boxes = graph.slice(detections, 2, 0, 4)
     top_left, bottom_right = graph.slice(boxes, 2, 0, 2), graph.slice(boxes, 2, 2, 4)
     margin = graph.multiply(graph.subtract(bottom_right, top_left), graph.constant(detection.mask_margin))
@@ -307,105 +301,8 @@ def _detect(graph: Graph, config: Config, candidates: str, kept: str) -> tuple[s
     return detections, graph.node("Clip", wide, graph.constant(0.0), graph.constant(1.0))
 
 
-def _thinned(graph: Graph, boxes: str, scores: str, count: int, threshold: float) -> str:
-    """The scores [b, c, n] of the boxes [b, n, 4] that greedy suppression leaves in each class; -1 at all others."""
-    chosen = graph.node(
-        "NonMaxSuppression", boxes, scores, graph.ints(count), graph.constant([threshold]), graph.constant([0.0])
-    )
-    kept = graph.node("GatherND", scores, chosen)
-    none = graph.node("Sub", graph.multiply(scores, graph.constant(0.0)), graph.constant(1.0))
-    return graph.node("ScatterND", none, chosen, kept)
-
-
-def _there(graph: Graph, rows: str, scores: str, missing: int) -> str:
-    """Rows [b, k, ...] of a score, zeros in place of those without one, and so many rows of zeros behind them."""
-    there = graph.node("Cast", graph.node("Greater", scores, graph.constant(-0.5)), to=FLOAT)
-    kept = graph.multiply(rows, graph.node("Unsqueeze", there, graph.ints(2)))
-    return graph.node("Pad", kept, graph.ints(0, 0, 0, 0, missing, 0)) if missing else kept
-
-
-def _rows(graph: Graph, values: str, places: str) -> str:
-    """Values [b, n, ...] at places [b, k]."""
-    return graph.node("GatherND", values, graph.node("Unsqueeze", places, graph.ints(2)), batch_dims=1)
-
-
-def _moved(graph: Graph, boxes: str, deltas: str, box_std: tuple[float, ...]) -> str:
-    """As ``layers.apply_deltas``."""
-    top_left, bottom_right = graph.slice(boxes, 2, 0, 2), graph.slice(boxes, 2, 2, 4)
-    size = graph.subtract(bottom_right, top_left)
-    deltas = graph.multiply(deltas, graph.constant(box_std))
-    shift = graph.add(graph.slice(deltas, 2, 0, 2), graph.constant(0.5))
-    centre = graph.add(top_left, graph.multiply(shift, size))
-    growth = graph.node("Min", graph.slice(deltas, 2, 2, 4), graph.constant(LARGEST_LOG_SCALE))
-    half = graph.multiply(graph.multiply(size, graph.node("Exp", growth)), graph.constant(0.5))
-    return graph.node("Concat", graph.subtract(centre, half), graph.add(centre, half), axis=2)
-
-
-def _area(graph: Graph, boxes: str, axis: int) -> str:
-    """Boxes [..., 4] to [...]; ``axis`` is the last one."""
-    size = graph.subtract(graph.slice(boxes, axis, 2, 4), graph.slice(boxes, axis, 0, 2))
-    return graph.node("ReduceProd", size, graph.ints(axis), keepdims=0)
-
-
-def _one_behind_the_other(graph: Graph, boxes: str) -> tuple[str, str]:
-    """Boxes [b, n, 4] as boxes [b n, 4] and films [b n]."""
-    ones = graph.node("Cast", graph.node("GreaterOrEqual", graph.slice(boxes, 2, 0, 1), graph.constant(-np.inf)), to=INT64)
-    count = graph.node("CumSum", ones, graph.constant(0, np.int64))
-    films = graph.subtract(count, graph.constant(1, np.int64))
-    return graph.reshape(boxes, -1, 4), graph.reshape(films, -1)
-
-
 def _pool_for_masks(graph: Graph, network: NetworkConfig, features: str, boxes: str, films: str) -> str:
-    return _pool(graph, network, features, boxes, films, network.mask_pool_size, network.mask_canonical_side)
-
-
-def _pool(
-    graph: Graph, network: NetworkConfig, features: str, boxes: str, films: str, side: int, canonical_side: int
-) -> str:
-    """As ``layers.pyramid_roi_align``, of boxes within the square: [r, side, side, f].
-
-    Four gathers take a third of the time of ONNX's RoiAlign in OpenVINO, and three quarters of it in ONNX Runtime.
-    """
-    sides = _level_sides(network)
-    starts = [sum(other**2 for other in sides[:index]) for index in range(len(sides))]
-    area = graph.node("Max", _area(graph, boxes, 1), graph.constant(1e-12))
-    size = graph.multiply(graph.node("Sqrt", area), graph.constant(network.image_size / canonical_side))
-    level = graph.node("Round", graph.node("Div", graph.node("Log", size), graph.constant(math.log(2.0))))
-    level = graph.node("Clip", level, graph.constant(-2.0), graph.constant(1.0))  # counted from P4
-    level = graph.node("Cast", graph.add(level, graph.constant(2.0)), to=INT64)
-    limit = graph.node("Gather", graph.constant([[side - 1] for side in sides]), level, axis=0)  # [r, 1]
-    width = graph.node("Gather", graph.constant([[side] for side in sides], np.int64), level, axis=0)
-    film = graph.multiply(films, graph.constant(sum(side**2 for side in sides), np.int64))
-    offset = graph.add(film, graph.node("Gather", graph.constant(starts, np.int64), level, axis=0))
-
-    def neighbours(axis: int) -> tuple[str, str, str]:
-        """The cells before and after each sample, int64 [r, side], and how far it lies from the first to the second."""
-        first, last = graph.slice(boxes, 1, axis, axis + 1), graph.slice(boxes, 1, axis + 2, axis + 3)
-        steps = graph.constant(np.arange(side) / (side - 1))
-        position = graph.multiply(graph.add(first, graph.multiply(graph.subtract(last, first), steps)), limit)
-        position = graph.node("Min", graph.node("Max", position, graph.constant(0.0)), limit)
-        before = graph.node("Floor", position)
-        after = graph.node("Min", graph.add(before, graph.constant(1.0)), limit)
-        return (graph.node("Cast", before, to=INT64), graph.node("Cast", after, to=INT64),
-                graph.subtract(position, before))  # fmt: skip
-
-    top, bottom, down = neighbours(0)
-    left, right, across = neighbours(1)
-    table = graph.reshape(features, -1, network.pyramid_output_channels)
-    column = graph.node("Unsqueeze", offset, graph.ints(1))
-
-    def read(row: str, columns: str) -> str:
-        rows = graph.add(graph.multiply(row, width), column)
-        cells = graph.add(graph.node("Unsqueeze", rows, graph.ints(2)), graph.node("Unsqueeze", columns, graph.ints(1)))
-        return graph.node("Gather", table, cells, axis=0)
-
-    def between(first: str, second: str, share: str) -> str:
-        return graph.add(first, graph.multiply(graph.subtract(second, first), share))
-
-    across, down = graph.node("Unsqueeze", across, graph.ints(1, 3)), graph.node("Unsqueeze", down, graph.ints(2, 3))
-    upper = between(read(top, left), read(top, right), across)
-    lower = between(read(bottom, left), read(bottom, right), across)
-    return between(upper, lower, down)
+    return pool(graph, network, features, boxes, films, network.mask_pool_size, network.mask_canonical_side)
 
 
 def _box_head(graph: Graph, layers: Layers, network: NetworkConfig, pooled: str) -> tuple[str, str]:

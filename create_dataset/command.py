@@ -19,6 +19,8 @@ from mask_rcnn.dataset.decisions import DECISIONS
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
+from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.runtime.start import add_runtime
 from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, positive, run_command
 from mask_rcnn.system.formats import FormatError
@@ -49,9 +51,8 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     settings = Settings(
         part.folder(arguments.out) if part else arguments.out, arguments.laterality,
         apply_settings(config, arguments.settings, ["quality"]).quality, arguments.batch, arguments.device,
-        arguments.export == "legacy", arguments.copy_images,
-        f"create_dataset.py {shlex.join(argv)}", arguments.decisions,
-        arguments.corrections, part,
+        choose_runtime(arguments.runtime, arguments.device), arguments.export == "legacy", arguments.copy_images,
+        f"create_dataset.py {shlex.join(argv)}", arguments.decisions, arguments.corrections, part,
     )  # fmt: skip
     unets = find_unets(arguments.unet or [shipped_unet()])
     sources = find_sources(arguments.src, arguments.out)
@@ -89,6 +90,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         help="whose left: the patient's, on the image's right, or the image's (default: %(default)s)")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films at a time, more are faster on a GPU (default: %(default)s)")
+    add_runtime(parser)
     parser.add_argument("--export", choices=["legacy"],
                         help=f"also write {LEGACY}, the published nested lists: 2 MB a film (default: none)")
     parser.add_argument("--copy-images", type=positive, metavar="SIZE",

@@ -6,15 +6,13 @@ import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from create_dataset.unet import WeightsError, encoder_of, load_unet
+from create_dataset.unet import Network, WeightsError, encoder_of, load_unet
+from mask_rcnn.runtime.choice import KERAS, Runtime
 from mask_rcnn.system.console import step
 from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.system.progress import warn
-
-if TYPE_CHECKING:
-    import keras
 
 
 class Unet(NamedTuple):
@@ -50,19 +48,32 @@ def find_unets(patterns: Iterable[str | os.PathLike[str]]) -> list[Unet]:
     return unets
 
 
-def load_members(unets: Sequence[Unet]) -> tuple[list[Unet], list[keras.Model]]:
+def load_members(unets: Sequence[Unet], runtime: Runtime = Runtime(KERAS)) -> tuple[list[Unet], list[Network]]:
     """The U-Nets that load, and their networks; one that does not is named and left out.
+
+    Args:
+        runtime: what runs them, as ``choose_runtime`` gives it.
 
     Raises:
         DeviceError: Keras does not start on the backend that the user chose.
     """
-    loaded, members = [], []
+    loaded: list[Unet] = []
+    members: list[Network] = []
     with step(f"loading {len(unets)} U-Net{'s' * (len(unets) != 1)}"):
         for unet in unets:
             try:
-                members.append(load_unet(unet.path))
+                members.append(_load(unet.path, runtime))
             except WeightsError as error:
                 warn(str(error))
                 continue
             loaded.append(unet)
     return loaded, members
+
+
+def _load(path: Path, runtime: Runtime) -> Network:
+    if runtime.name == KERAS:
+        network: Network = load_unet(path)
+        return network
+    from create_dataset.unet_graph import ExportedUnet
+
+    return ExportedUnet(path, runtime)

@@ -11,22 +11,19 @@ Shapes
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from create_dataset.lungs import enlarge_lungs, find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import Source
-from create_dataset.unet import prepare, probabilities
+from create_dataset.unet import Network, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE, stretch_to_square
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.films.duplicates import fingerprint
 from mask_rcnn.run.engine import ReadFilm, read_once, work_through
 from mask_rcnn.run.journal import Entry
-
-if TYPE_CHECKING:
-    import keras
 
 Skip = Callable[[Source, str], None]  # called with a film that is left out, and the reason
 
@@ -43,7 +40,7 @@ class Film(NamedTuple):
 
 
 def find_all_lungs(
-    sources: Iterable[tuple[int, Source]], members: Sequence[keras.Model], batch: int, laterality: str, skip: Skip
+    sources: Iterable[tuple[int, Source]], members: Sequence[Network], batch: int, laterality: str, skip: Skip
 ) -> Generator[tuple[Source, Entry]]:
     """Each film with its journal entry but for the id.
 
@@ -81,7 +78,7 @@ def read(source: Source) -> Film:
 
 
 def predict_votes(
-    members: Sequence[keras.Model], films: Sequence[Film | None], batch: int
+    members: Sequence[Network], films: Sequence[Film | None], batch: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The votes on up to ``batch`` films and, of a single member, those on the mirrored films."""
     is_single = len(members) == 1

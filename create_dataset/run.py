@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from create_dataset import exports
 from create_dataset.assemble import (
@@ -29,7 +29,7 @@ from create_dataset.members import Unet, load_members
 from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import write_report
 from create_dataset.sources import Source, SourceError, find_films
-from create_dataset.unet import BACKENDS
+from create_dataset.unet import BACKENDS, Network
 from mask_rcnn.config import QualityConfig
 from mask_rcnn.dataset.coco import new_dataset, read_dataset
 from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, read_corrections
@@ -39,14 +39,12 @@ from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
 from mask_rcnn.run.parts import MERGE, Part, begin_part, end_part, part_journal
+from mask_rcnn.runtime.choice import KERAS, Runtime
+from mask_rcnn.runtime.start import start_runtime
 from mask_rcnn.system.console import note
-from mask_rcnn.system.devices import start_device
 from mask_rcnn.system.files import writable, write_json
 from mask_rcnn.system.paths import PathError, expand_paths
 from mask_rcnn.system.progress import progress, warn
-
-if TYPE_CHECKING:
-    import keras
 
 JOURNAL, LEGACY = "films.jsonl", "legacy.json"
 RESULTS = (DATASET, TABLE, PAGE, PAGE_FILES, LEGACY)  # in OUT, beside the journal
@@ -64,6 +62,7 @@ class Settings:
     thresholds: QualityConfig = field(default_factory=QualityConfig)
     batch: int = BATCH  # films that the U-Nets see at a time
     device: str = "auto"  # as ``choose_device`` takes it
+    runtime: Runtime = Runtime(KERAS)  # what runs the U-Nets
     legacy: bool = False  # whether the published nested lists are written too
     copies: int | None = None  # pixels: the long side of the films copied beside the dataset; None copies none
     command: str = ""  # for the dataset
@@ -94,10 +93,10 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         journal = open_journal(settings, unets, films)
         if settings.merged:
             journal = take_parts(settings, unets, journal, films)
-        members: list[keras.Model] = []
+        members: list[Network] = []
         if any(film not in journal for film in own):
-            start_device(settings.device, BACKENDS)
-            loaded, members = load_members(unets)
+            start_runtime(settings.runtime, settings.device, BACKENDS)
+            loaded, members = load_members(unets, settings.runtime)
             if loaded != unets:  # a smaller ensemble has a journal of its own
                 unets, journal = loaded, open_journal(settings, loaded, films)
         if not unets:
@@ -112,7 +111,8 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
             if has_films:
                 info = {
                     "date_created": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "command": writable(settings.command), "versions": versions(),
+                    "command": writable(settings.command), "versions": versions() | settings.runtime.versions(),
+                    "runtime": settings.runtime._asdict(),
                     "unet": [unet.facts for unet in unets], "quality": asdict(settings.thresholds), "notes": sources.notes,
                 }  # fmt: skip
                 dataset = new_dataset(settings.laterality, info)
@@ -181,6 +181,8 @@ def open_journal(settings: Settings, unets: Iterable[Unet], films: Sequence[Sour
         "unet": sorted(unet.facts["sha256"] for unet in unets),
         "laterality": settings.laterality,
     }
+    if settings.runtime.name != KERAS:
+        kept["runtime"] = list(settings.runtime)
     journal = Journal(settings.out / JOURNAL, kept, KEYS)
     journal.find_roots(dict.fromkeys(film.root for film in films))
     journal.forget_changed(progress(films, name="checking", total=len(films)))
@@ -213,7 +215,7 @@ def put_away(out: Path, names: Sequence[str], why: str) -> None:
 
 
 def fill_journal(
-    journal: Journal, films: Sequence[Source], members: Sequence[keras.Model], settings: Settings, skipped: dict[Path, str]
+    journal: Journal, films: Sequence[Source], members: Sequence[Network], settings: Settings, skipped: dict[Path, str]
 ) -> bool:
     """Finds the lungs on the films that are not in the journal; those that cannot be used are added to ``skipped``.
 

@@ -14,7 +14,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import h5py
 import numpy as np
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import keras
 
 __all__ = [
-    "BACKENDS", "SIDE", "WeightsError", "build_unet", "encoder_of", "load_unet", "prepare", "probabilities",
+    "BACKENDS", "SIDE", "Network", "WeightsError", "build_unet", "encoder_of", "load_unet", "prepare", "probabilities",
     "stretch_to_square",
 ]  # fmt: skip
 
@@ -40,6 +40,13 @@ IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 STEM_FILTERS = {32: "efficientnetb0", 64: "efficientnetb7"}
 
 BACKENDS = ("tensorflow",)  # segmentation_models computes the activations of its EfficientNets with TensorFlow itself
+
+
+class Network(Protocol):
+    """A member of the ensemble, whichever library runs it."""
+
+    def predict_on_batch(self, inputs: np.ndarray) -> np.ndarray:
+        """Inputs to probabilities [batch, 256, 256, 1]."""
 
 
 class WeightsError(ValueError):
@@ -125,6 +132,6 @@ def load_unet(path: str | Path) -> keras.Model:
     return keras.Sequential([keras.layers.Normalization(mean=IMAGENET_MEAN, variance=variance), model])
 
 
-def probabilities(members: Sequence[keras.Model], inputs: np.ndarray) -> np.ndarray:
+def probabilities(members: Sequence[Network], inputs: np.ndarray) -> np.ndarray:
     """What every member predicts on a batch: [batch, 256, 256, 3] to float32 [members, batch, 256, 256]."""
     return np.stack([np.asarray(member.predict_on_batch(inputs))[..., 0] for member in members])

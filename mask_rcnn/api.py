@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -42,15 +42,14 @@ from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.films.spacing import Calibration
 from mask_rcnn.inference.film import film_result
 from mask_rcnn.lungs import SIDES
+from mask_rcnn.prediction import Prediction
 from mask_rcnn.results.names import DATASET
 from mask_rcnn.results.overlay import overlay
 from mask_rcnn.results.records import review_reasons
 from mask_rcnn.results.tables import COLUMNS, measurements
+from mask_rcnn.runtime.choice import AUTO, KERAS, choose_runtime
 from mask_rcnn.system.backend import import_keras
 from mask_rcnn.system.shipped import shipped_members, shipped_unet
-
-if TYPE_CHECKING:
-    from mask_rcnn.model import Prediction
 
 ARRAY = "array"  # what messages call a film that has no file
 
@@ -187,16 +186,19 @@ def _radiograph_of(array: np.ndarray) -> Radiograph:
     return Radiograph(np.asarray(Image.fromarray(array).convert("L")) if is_colour else to_8_bit(array), None)
 
 
-def load_bag(weights: str | Path | Sequence[str | Path] | None = None, settings: Sequence[str] = ()) -> Bag:
-    """Loads trained networks that predict together; starts Keras, which takes seconds.
+def load_bag(
+    weights: str | Path | Sequence[str | Path] | None = None, settings: Sequence[str] = (), runtime: str = AUTO
+) -> Bag:
+    """Loads trained networks that predict together.
 
     Args:
         weights: files, or glob patterns; by default the five networks that ship.
         settings: KEY=VALUE each, as ``inference.py --set`` takes them: ``bag.min_agreement=0.9``,
             ``detection.min_score=0.5``, ``quality.min_area=0.05``.
+        runtime: "keras", "onnx" or "openvino"; by default the fastest that is installed, as ``inference.py`` chooses it.
 
     Raises:
-        DeviceError: Keras does not start.
+        DeviceError: the runtime is not installed, or Keras does not start.
         ConfigError: a setting is wrong.
         InferenceError: a file is not there or is a folder, none can be used, or they differ in what their classes mean. One
             of several that cannot be used is named on standard error and left out.
@@ -204,8 +206,10 @@ def load_bag(weights: str | Path | Sequence[str | Path] | None = None, settings:
     if weights is None:
         weights = shipped_members()
     quality, of_networks = split_settings(settings)
-    import_keras()
-    return Bag(load_members(_paths(weights), of_networks), quality)
+    chosen = choose_runtime(runtime)
+    if chosen.name == KERAS:
+        import_keras()
+    return Bag(load_members(_paths(weights), of_networks, chosen), quality)
 
 
 def evaluate(bag: Bag | str | Path | Sequence[str | Path], data: str | Path, spacing: float | None = None) -> Scores:
@@ -270,7 +274,8 @@ def build_dataset(
     if not found.films:
         raise DatasetError(f"{', '.join(_paths(src))}: no film of it could be used; see the lines above")
     command = shlex.join(["mask_rcnn.build_dataset", *_paths(src)])
-    print(*run.create_dataset(found, unets, run.Settings(Path(out), laterality, thresholds, command=command)), sep="\n")
+    wanted = run.Settings(Path(out), laterality, thresholds, runtime=choose_runtime(), command=command)
+    print(*run.create_dataset(found, unets, wanted), sep="\n")
     return Path(out) / DATASET
 
 

@@ -17,35 +17,24 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from mask_rcnn.config import READING_SECTIONS, Config, DetectionConfig, apply_settings
+from mask_rcnn.config import READING_SECTIONS, Config, apply_settings
 from mask_rcnn.network import losses
 from mask_rcnn.network.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
 from mask_rcnn.network.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
-from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, paste_mask, place_mask, pyramid_anchors, window_to_film
+from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
+from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, pyramid_anchors
 from mask_rcnn.weights import checkpoint
 
 Tensor = Any
 
 # Patterns of the names of the layers that a stage of a training changes.
 LAYER_GROUPS = {"heads": "mrcnn_|rpn_|fpn_", "all": ""}
-
-# Films in a batch: on two cores each takes half the time that it takes alone.
-DETECTION_BATCH = 8
-
-
-class Prediction(NamedTuple):
-    """The network's output for one film, in its own squares and cells (k detections, a mask of m x m cells each)."""
-
-    detections: np.ndarray  # float32 [k, 6], normalised boxes, class id and score; zeros behind the last
-    mask_boxes: np.ndarray  # float32 [k, 4], normalised: where the masks lie
-    masks: np.ndarray  # float32 [k, m, m, c], probabilities
-    window: tuple[int, int, int, int]  # pixels of the square: where the film lies
 
 
 class Network(keras.Model):  # type: ignore[misc]
@@ -339,14 +328,8 @@ class MaskRCNN:
         batch = batch or (1 if len(films) == 1 else DETECTION_BATCH)
         side = self.config.network.image_size
         predictions = []
-        for start in range(0, len(films), batch):
-            some = films[start : start + batch]
-            images = np.zeros((batch, side, side, 3), np.float32)
-            windows = np.zeros((batch, 4), np.float32)
-            for index, film in enumerate(some):
-                images[index] = film.image
-                windows[index] = norm_boxes(np.asarray(film.window, np.float32)[None], (side, side))[0]
-            outputs = self.network.predict_on_batch({"images": images, "windows": windows})
+        for some, inputs in batches_of(films, batch, side):
+            outputs = self.network.predict_on_batch(inputs)
             predictions += [
                 Prediction(outputs["detections"][index], outputs["mask_boxes"][index], outputs["masks"][index], film.window)
                 for index, film in enumerate(some)
@@ -365,47 +348,3 @@ class MaskRCNN:
         """Takes weights that ``get_weights`` gave, of this model or of one of the same architecture."""
         for variable, value in zip(self.network.weights, weights, strict=True):
             variable.assign(ops.copy(value))  # a step of JAX gives away the arrays that it was given
-
-
-def unmold(
-    detections: np.ndarray,
-    mask_boxes: np.ndarray,
-    masks: np.ndarray,
-    window: Sequence[int],
-    side: int,
-    shape: tuple[int, int],
-    settings: DetectionConfig,
-    soft: bool = False,
-) -> dict[str, np.ndarray]:
-    """The network's prediction for one film, in the film's own pixels.
-
-    Args:
-        detections: [k, 6], normalised boxes, class id and score; zeros behind the last.
-        mask_boxes: [k, 4], normalised: where the masks lie.
-        masks: [k, m, m, c], probabilities.
-        window: (y1, x1, y2, x2), where the film lies in the square, in its pixels.
-        side: of the square.
-        shape: (height, width) of the film.
-        settings: how the masks lie over the film.
-        soft: as in ``MaskRCNN.detect``, whose docstring describes the result.
-    """
-    detections = detections[detections[:, 4] > 0]
-    class_ids = detections[:, 4].astype(np.int32)
-    rois = window_to_film(detections[:, :4], window, side, shape)
-    whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
-    # Each mask lies in one piece of memory, and films are large: what no mask covers is never written.
-    full = np.zeros((len(whole), *shape), np.float32 if soft else bool)
-    for target, index in zip(full, whole, strict=True):
-        mask = masks[index, :, :, class_ids[index]]
-        if settings.exact_masks:
-            inside, placed = place_mask(mask, mask_boxes[index], window, side, shape)
-        else:
-            box = window_to_film(mask_boxes[index : index + 1], window, side, shape)[0]
-            inside, placed = (slice(None), slice(None)), paste_mask(mask, box, shape)
-        target[inside] = placed if soft else placed >= 0.5
-    return {
-        "rois": rois[whole],
-        "class_ids": class_ids[whole],
-        "scores": detections[whole, 5].astype(np.float32),
-        "masks": np.moveaxis(full, 0, -1),
-    }

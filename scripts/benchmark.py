@@ -1,103 +1,149 @@
-"""Measures how much of the U-Net's bare speed create_dataset.py keeps, both in one run of one process.
+"""Measures all that is claimed of speed in one run, and writes BENCHMARKS.md: some five minutes on two idle processors.
 
-    python scripts/benchmark.py --src ../shared/data/kaggle
+    python scripts/benchmark.py
 
-Bare is the U-Net alone, on batches that are prepared beforehand, as many as the run has; half of them before the run
-and half after it, so that a machine that slows down slows both. The run reads every film, predicts it, cuts out the
-lungs, measures them and writes the journal. The mirrored films of a single U-Net count in both.
-
-Shapes
-    inputs  float32 [passes at a time, 256, 256, 3], as the U-Nets take them
+By default it works on the phantoms, enlarged; the time a film depends on its size, not on what it shows. Every measurement
+runs in a process of its own, one after the other. A runtime that is not installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
-import resource
+import os
+import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from create_dataset import pipeline, run
-from create_dataset.members import find_unets, load_members
-from create_dataset.unet import probabilities
-from mask_rcnn.dataset.coco import new_dataset
-from mask_rcnn.films.images import FilmError
+from bench.clock import in_own_process
+from bench.dataset import throughput
+from bench.document import document, targets
+from bench.inference import by_part, end_to_end, published_network, write_films
+from bench.training import training_step
+from bench.yardsticks import bag_operations, yardsticks
+from mask_rcnn.runtime.choice import KERAS, RUNTIMES, Runtime, choose_runtime
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import positive
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.shipped import shipped_unet
+from mask_rcnn.system.files import write_bytes
+from mask_rcnn.system.shipped import shipped_members, shipped_unet
 
-PREPARED = 8  # batches, over and over
+ROOT = Path(__file__).resolve().parent.parent
+PHANTOMS = ROOT / "data" / "phantoms"
+SIDES = (512, 2000)  # pixels: of the films' long sides
+BATCH = 8
+WITHOUT_PICTURES = "masks"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints both speeds; returns 0, or 1 where there is nothing to measure."""
+    """Writes and prints the tables; returns 0, or 1 where there is nothing to measure."""
     forgiving_streams()
     parser = argparse.ArgumentParser(prog="benchmark.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--src", nargs="+", type=Path, required=True, metavar="DIR", help="folders of films")
-    parser.add_argument("--unet", nargs="+", type=Path, default=[shipped_unet()], metavar="FILE")
-    parser.add_argument("--batch", type=positive, default=run.BATCH, metavar="N", help="default: %(default)s")
-    parser.add_argument("--films", type=positive, metavar="N", help="the first N of each folder; default: all")
+    parser.add_argument("--src", type=Path, default=PHANTOMS / "images", metavar="DIR",
+                        help="folder of films, scaled to the sizes that are measured (default: the phantoms)")
+    parser.add_argument("--films", type=positive, default=16, metavar="N", help="so many (default: %(default)s)")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, help="default: all that are installed")
+    parser.add_argument("--out", type=Path, default=ROOT / "BENCHMARKS.md", metavar="FILE", help="default: BENCHMARKS.md")
     given = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory() as out:
-        settings = run.Settings(Path(out), batch=given.batch)
-        sources = [film for root in given.src for film in run.find_sources([root], Path(out)).films[: given.films]]
-        unets, members = load_members(find_unets(given.unet))
-        if not sources or not members:
-            print("there is nothing to measure; check --src and --unet", file=sys.stderr)
+    # As the commands set it: more threads beside those of the networks only wait for one another.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sources = films_of(given.src)[: given.films]
+    weights = [str(path) for path in shipped_members()]
+    runtimes = installed(given.runtimes)
+    if not sources or not weights or not runtimes:
+        print("benchmark: there is nothing to measure; check --src and --runtimes", file=sys.stderr)
+        return 1
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            measured = measure(sources, weights, runtimes, Path(folder))
+        except RuntimeError as error:
+            print(f"benchmark: {error}", file=sys.stderr)
             return 1
-        batches = prepare_batches(sources, members, given.batch)
-        count = math.ceil(len(sources) / given.batch)
-
-        def predict_bare(number: int) -> None:
-            for k in range(number):
-                probabilities(members, batches[k % len(batches)])
-
-        def fill() -> None:
-            run.fill_journal(journal, sources, members, settings, skipped)
-
-        predict_bare(2)  # TensorFlow compiles the network, and chooses its kernels
-        skipped: dict[Path, str] = {}
-        with run.open_journal(settings, unets, sources) as journal:
-            bare = seconds(lambda: predict_bare(count // 2))
-            whole = seconds(fill)
-            bare += seconds(lambda: predict_bare(count - count // 2))
-            info = {"date_created": "", "command": "", "versions": {}, "unet": [], "quality": {}, "notes": []}
-            dataset = new_dataset("patient", info)
-            written = seconds(lambda: run.write_results(settings, dataset, journal, sources, skipped))
-    passes = sum(len(batches[0]) * count for _ in members)
-    print(f"{len(sources)} films, {len(skipped)} skipped; {len(members)} U-Net(s), {len(batches[0])} passes at a time, "
-          f"{passes} in all")
-    print(f"bare U-Net        {bare:7.1f} s  {len(sources) / bare:6.2f} films a second")
-    print(f"create_dataset.py {whole:7.1f} s  {len(sources) / whole:6.2f} films a second, {bare / whole:.0%} of the bare")
-    print(f"putting together  {written:7.1f} s  dataset.json, quality.csv, report.html")
-    print(f"memory at most    {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:7.2f} GiB")
+    measured["facts"] = {
+        "date": datetime.now(UTC).date().isoformat(), "machine": machine(), "films": len(sources),
+        "seconds": time.perf_counter() - started, "command": "python scripts/benchmark.py",
+        "versions": {name: version for runtime in runtimes for name, version in runtime.versions().items()},
+    }  # fmt: skip
+    text = document(measured)
+    write_bytes(given.out, text.encode())
+    print(text)
+    print(f"{given.out}: {sum(target.is_met for target in targets(measured))} of {len(targets(measured))} targets are met")
     return 0
 
 
-def prepare_batches(sources: Sequence, members: Sequence, batch: int) -> list[np.ndarray]:
-    """Some batches of films, as the run gives them to the U-Nets."""
-    films = []
-    for source in sources:
-        with suppress(FilmError, OSError):
-            films.append(pipeline.read(source))
-        if len(films) == PREPARED * batch:
-            break
-    groups = [films[k : k + batch] for k in range(0, len(films), batch)]
-    return [pipeline.fill_batch(group, batch, len(members) == 1) for group in groups]
+def measure(sources: Sequence[Path], weights: Sequence[str], runtimes: Sequence[Runtime], folder: Path) -> dict[str, Any]:
+    """All figures, by subject; each subject's by what was measured.
+
+    Raises:
+        RuntimeError: a command failed.
+    """
+    films = {side: folder / str(side) for side in SIDES}
+    for side, path in films.items():
+        write_films(sources, path, side)
+    say("yardsticks")
+    measured: dict[str, Any] = {
+        "yardsticks": in_own_process(yardsticks), "operations": in_own_process(bag_operations, weights[0]),
+        "ends": {}, "parts": {}, "published": {}, "dataset": {},
+    }  # fmt: skip
+    for runtime in runtimes:
+        say(f"inference, {runtime}")
+        for side in SIDES:
+            for members in (weights[:1], weights):
+                measured["ends"][runtime, side, len(members), BATCH, True] = end_to_end(
+                    films[side], members, runtime.name, BATCH
+                )
+            measured["ends"][runtime, side, len(weights), BATCH, False] = end_to_end(
+                films[side], weights, runtime.name, BATCH, WITHOUT_PICTURES
+            )
+            measured["parts"][runtime, side] = in_own_process(by_part, films[side], weights, runtime, BATCH)
+        measured["ends"][runtime, SIDES[0], len(weights), 1, True] = end_to_end(films[SIDES[0]], weights, runtime.name, 1)
+        if runtime.name != KERAS:
+            measured["published"][runtime] = in_own_process(published_network, runtime, BATCH)
+        say(f"dataset, {runtime}")
+        measured["dataset"][runtime] = in_own_process(throughput, films[SIDES[0]], [str(shipped_unet())], runtime)
+    say("training")
+    measured["training"] = in_own_process(training_step, PHANTOMS, weights[0])
+    return measured
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """How long the work takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
+def films_of(folder: Path) -> list[Path]:
+    """The images directly in a folder, sorted."""
+    endings = (".png", ".jpg", ".jpeg")
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() in endings)
+
+
+def installed(names: Sequence[str]) -> list[Runtime]:
+    """Those of the runtimes that are there."""
+    runtimes = []
+    for name in names:
+        try:
+            runtimes.append(choose_runtime(name, "cpu"))
+        except DeviceError as error:
+            print(f"benchmark: left out {error}", file=sys.stderr)
+    return runtimes
+
+
+def machine() -> str:
+    """The processor, how many of it this process may use, and their instructions for 16 bits."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    name, flags = platform.processor() or platform.machine(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        lines = {key.strip(): value.strip() for key, value in lines.items()}
+        name = lines.get("model name", name)
+        flags = " ".join(flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in lines.get("flags", "").split())
+    return f"{count} processors, {name}{f' ({flags})' if flags else ''}, Python {platform.python_version()}"
+
+
+def say(text: str) -> None:
+    print(f"measuring: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ import pytest
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # all are read when the libraries are imported
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if importlib.util.find_spec("tensorflow"):  # named, it has the commands choose Keras where another runtime is installed too
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PARITY = Path(__file__).resolve().parent / "parity"

@@ -54,10 +54,10 @@ def load_stand_in(_: Any) -> DarkFields:
 
 
 def start_nothing(*_: Any) -> None:
-    """In the place of ``start_device``."""
+    """In the place of ``start_runtime``."""
 
 
-STANDS_IN = ((members, "load_unet", load_stand_in), (run, "start_device", start_nothing))
+STANDS_IN = ((members, "load_unet", load_stand_in), (run, "start_runtime", start_nothing))
 
 
 if __name__ == "__main__":

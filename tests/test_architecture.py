@@ -24,8 +24,8 @@ FLOORS = (
     {"config"},
     {"films"},
     {"utils", "network", "run"},
-    {"weights", "dataset", "checks"},
-    {"model"},
+    {"weights", "dataset", "checks", "prediction"},
+    {"model", "runtime"},
     {"bag"},
     {"results"},
     {"evaluation"},
@@ -37,15 +37,16 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms, and modules of others, that run without Keras: a film is read, and a dataset made, without waiting for it.
 WITHOUT_KERAS = ("version", "lungs", "system", "config_rules", "config", "films", "run", "utils", "checks", "results",
-                 "evaluation", "training", "inference", "commands")
+                 "evaluation", "training", "inference", "commands", "prediction", "runtime")
 ALSO_WITHOUT_KERAS = (
     "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
     "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.api",
-    "create_dataset.lungs", "create_dataset.sources", "create_dataset.command",
+    "create_dataset.lungs", "create_dataset.sources", "create_dataset.command", "create_dataset.unet_graph",
 )
 
 # Rooms of mask_rcnn that making a dataset uses.
-FOR_DATASETS = {"version", "lungs", "system", "config", "films", "utils", "run", "dataset", "checks", "results"}
+FOR_DATASETS = {"version", "lungs", "system", "config", "films", "utils", "run", "dataset", "checks", "results", "weights",
+                "runtime"}
 
 # Packages that are imported under another name than they are installed by.
 INSTALLED_AS = {
@@ -60,7 +61,8 @@ FOUND_BY_OTHERS = {"python-gdcm"}
 STARTED_BY_OTHERS = {"ipykernel"}
 
 # Of an extra of setup.cfg: what needs it says so where it is not installed.
-OPTIONAL = {"highdicom", "nbclient", "nbformat"}
+OPTIONAL = {"highdicom", "nbclient", "nbformat", "onnx", "onnxruntime", "openvino"}
+EXTRAS = ("dicom", "notebooks", "onnx", "openvino")
 
 # Backends that Keras can run on instead of TensorFlow; no code may need one.
 OTHER_BACKENDS = {"jax", "torch"}
@@ -212,7 +214,7 @@ def required(file: str) -> dict[str, str]:
 
 def packages_of(paths: list[Path]) -> set[str]:
     """What has to be installed for these files, by the name it is installed under."""
-    own = {"mask_rcnn", "create_dataset", "scripts", "phantom", "tests"}
+    own = {"mask_rcnn", "create_dataset", "scripts", "phantom", "bench", "tests"}
     own |= {path.stem for path in [*SOURCES, *(ROOT / "tests").glob("*.py")]}
     roots = {module.split(".")[0] for path in paths for module in imports_of(path)}
     return {INSTALLED_AS.get(root, root) for root in roots - own - sys.stdlib_module_names}
@@ -220,7 +222,7 @@ def packages_of(paths: list[Path]) -> set[str]:
 
 def test_requirements_name_what_is_imported_and_nothing_else() -> None:
     assert required("requirements.txt").keys() - FOUND_BY_OTHERS == packages_of(SOURCES) - OPTIONAL
-    extras = bounds()["dicom"].keys() | bounds()["notebooks"].keys()
+    extras = {name for extra in EXTRAS for name in bounds()[extra]}
     assert required("requirements-dev.txt").keys() >= extras == OPTIONAL | STARTED_BY_OTHERS
     assert required("requirements.txt").keys() >= FOUND_BY_OTHERS
 
@@ -253,7 +255,7 @@ def version_of(text: str) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     "file, extras",
     [
-        ("requirements.txt", [""]), ("requirements-dev.txt", ["dev", "dicom", "notebooks"]),
+        ("requirements.txt", [""]), ("requirements-dev.txt", ["dev", *EXTRAS]),
         ("requirements-backends.txt", ["jax", "torch"]),
     ],
 )

@@ -23,8 +23,8 @@ WEIGHTS = ROOT / "models" / "lungs_small_1.weights.h5"
 NEEDS_TENSORFLOW = pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
 COMMANDS = {
     "train.py": ["--config", "lungs_small"],
-    "inference.py": ["--weights", str(WEIGHTS), "--src", str(FILM)],
-    "create_dataset.py": ["--src", str(FILM)],
+    "inference.py": ["--weights", str(WEIGHTS), "--src", str(FILM), "--runtime", "keras"],
+    "create_dataset.py": ["--src", str(FILM), "--runtime", "keras"],
     "scripts/evaluate.py": ["--weights", str(WEIGHTS), "--data", str(PHANTOMS)],
 }
 

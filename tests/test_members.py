@@ -47,7 +47,7 @@ def test_members_of_one_config_take_turns_in_one_network(bag: list[Path], films:
     assert sorted(member.path for member in loaded) == bag
     loaded = sorted(loaded, key=lambda member: member.path)
     assert loaded[0].network is loaded[1].network is not loaded[2].network
-    assert [member.weights is None for member in loaded] == [False, False, True]
+    assert [member.load is None for member in loaded] == [False, False, True]
     found = list(members.detect(loaded, films, soft=True))
     assert [len(of_film) for of_film in found] == [3, 3, 3]
     for number, path in enumerate(bag):
@@ -93,7 +93,7 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
 
 def test_the_order_they_are_given_in_changes_nothing(bag: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def describe(path: str, settings: object) -> SimpleNamespace:  # building networks takes seconds
-        return SimpleNamespace(config=read_config(path), get_weights=list, load_weights=lambda _: None)
+        return SimpleNamespace(config=read_config(path), get_weights=list, set_weights=list, load_weights=lambda _: None)
 
     monkeypatch.setattr(MaskRCNN, "load", describe)
     orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -12,8 +15,9 @@ import numpy as np
 import pytest
 
 from create_dataset import unet as unet_module
-from create_dataset.unet import SIDE, WeightsError, build_unet, encoder_of, load_unet, prepare, probabilities
+from create_dataset.unet import SIDE, Network, WeightsError, build_unet, encoder_of, load_unet, prepare, probabilities
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.runtime.choice import ONNX, Runtime
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +57,15 @@ def write_keras_2(model: keras.Model, path: Path, whole_model: bool = False) -> 
 def normalised(inputs: np.ndarray) -> np.ndarray:
     """What the published U-Nets were trained on (segmentation_models' preprocessing of EfficientNets)."""
     return ((inputs - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).astype(np.float32)
+
+
+def loaders() -> list[Callable[[Path], Network]]:
+    """Keras's, and that of the other runtimes where one is installed; ``test_runtime.py`` has the rest about these."""
+    if not (find_spec("onnx") and find_spec("onnxruntime")):
+        return [load_unet]
+    from create_dataset.unet_graph import ExportedUnet
+
+    return [load_unet, lambda path: ExportedUnet(path, Runtime(ONNX))]
 
 
 def write_stem(path: Path, filters: int) -> Path:
@@ -111,10 +124,10 @@ def test_weights_of_every_layout_give_equal_answers(
         path = tmp_path / "unet.hdf5"
         write_keras_2(unet, path, whole_model=layout == "keras 2 model")
     assert encoder_of(path) == "efficientnetb0"
-    loaded = probabilities([load_unet(path)], inputs)
-    expected = inputs if layout == "keras 3" else normalised(inputs)
-    np.testing.assert_allclose(loaded, probabilities([unet], expected), atol=1e-5)
-    assert loaded.std() > 1e-4  # a network that answers the same everywhere would equal anything
+    expected = probabilities([unet], inputs if layout == "keras 3" else normalised(inputs))
+    assert expected.std() > 1e-4  # a network that answers the same everywhere would equal anything
+    for load in loaders():
+        np.testing.assert_allclose(probabilities([load(path)], inputs), expected, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -123,8 +136,9 @@ def test_efficientnet_b7_in_the_keras_2_layout(inputs: np.ndarray, tmp_path: Pat
     model = build_unet("efficientnetb7")
     write_keras_2(model, tmp_path / "b7.hdf5")
     assert encoder_of(tmp_path / "b7.hdf5") == "efficientnetb7"
-    loaded = probabilities([load_unet(tmp_path / "b7.hdf5")], inputs)
-    np.testing.assert_allclose(loaded, probabilities([model], normalised(inputs)), atol=1e-5)
+    expected = probabilities([model], normalised(inputs))
+    for load in loaders():
+        np.testing.assert_allclose(probabilities([load(tmp_path / "b7.hdf5")], inputs), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(("filters", "encoder"), [(32, "efficientnetb0"), (64, "efficientnetb7")])
@@ -149,9 +163,9 @@ def test_weights_that_cannot_be_used_are_named_in_one_line(unet: keras.Model, tm
         "b3.h5": "no EfficientNetB0 or EfficientNetB7",
         "no_decoder.hdf5": "does not fit",
     }
-    for name, reason in reasons.items():
+    for (name, reason), load in itertools.product(reasons.items(), loaders()):
         with pytest.raises(WeightsError, match=reason) as caught:
-            load_unet(tmp_path / name)
+            load(tmp_path / name)
         assert str(caught.value).startswith(f"{tmp_path / name}: ")
         assert "\n" not in str(caught.value)
         assert ";" in str(caught.value)  # the remedy

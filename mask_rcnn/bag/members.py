@@ -11,9 +11,10 @@ import hashlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -26,13 +27,15 @@ from mask_rcnn.config import (
     apply_settings,
     differing_keys,
 )
+from mask_rcnn.prediction import Detector, Prediction
+from mask_rcnn.runtime.choice import KERAS, Runtime
 from mask_rcnn.system.console import detail, step
 from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.utils import MoldedFilm, mold_film
 
 if TYPE_CHECKING:  # the commands import this module before they know whether they need TensorFlow
-    from mask_rcnn.model import MaskRCNN, Prediction
+    from mask_rcnn.model import MaskRCNN
 
 SETTABLE = (*READING_SECTIONS, "quality")  # sections of the config that a user of a bag may change: how it reads and judges
 
@@ -44,17 +47,20 @@ class InferenceError(ValueError):
 class Member(NamedTuple):
     """One network of the bag.
 
-    Members of one config share a network, which is built and compiled once, and take turns in it: that is quick, and
-    compiling is most of a start.
+    With Keras, members of one config share a network, which is built and compiled once, and take turns in it: that is
+    quick, and compiling is most of a start.
     """
 
     path: Path
     sha256: str
-    network: MaskRCNN
-    weights: list[Any] | None = None  # loaded before prediction; None where no other member shares the network
+    network: Detector
+    load: Callable[[], None] | None = None  # its weights, before it predicts; None where it shares its network with no other
+    runtime: Runtime = Runtime(KERAS)
 
 
-def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[str] = ()) -> list[Member]:
+def load_members(
+    patterns: Sequence[str | os.PathLike[str]], settings: Sequence[str] = (), runtime: Runtime = Runtime(KERAS)
+) -> list[Member]:
     """Loads the networks, in the order of their SHA-256, so that the order in which they are given changes nothing.
 
     A file that is there and cannot be used is named on standard error and left out, and so is one given twice.
@@ -63,6 +69,7 @@ def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[
         patterns: files, folders of them, or glob patterns that no shell has expanded.
         settings: KEY=VALUE each, such as ``bag.min_agreement=0.9``, in place of the files' values; sections ``detection``
             and ``bag``.
+        runtime: what runs them, as ``choose_runtime`` gives it.
 
     Raises:
         InferenceError: a path is not there, a folder holds no weights, a pattern matches nothing, a setting is wrong, none
@@ -77,7 +84,7 @@ def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[
     with step(f"loading {len(paths)} network{'s' * (len(paths) != 1)}"):
         for number, path in enumerate(paths, 1):
             try:
-                members.append(_load(path, settings, members, networks))
+                members.append(_load(path, settings, members, networks, runtime))
                 detail(f"loaded {path} ({number} of {len(paths)})")
             except CheckpointError as error:
                 print(f"left out {error}", file=sys.stderr)
@@ -93,7 +100,7 @@ def load_members(patterns: Sequence[str | os.PathLike[str]], settings: Sequence[
         print(f"the weights differ in {', '.join(differing)}: those of {members[0].path} are used; give --set "
               f"{differing[0]}=VALUE for others", file=sys.stderr)
     users = Counter(id(member.network) for member in members)
-    return [member if users[id(member.network)] > 1 else member._replace(weights=None) for member in members]
+    return [member if users[id(member.network)] > 1 else member._replace(load=None) for member in members]
 
 
 def split_settings(settings: Sequence[str]) -> tuple[QualityConfig, list[str]]:
@@ -130,8 +137,9 @@ def _refuse_mixtures(members: Sequence[Member]) -> None:
                                  f"{first.network.config.laterality}; bag weights of one kind only")
 
 
-def _load(path: str, settings: Sequence[str], members: Sequence[Member], networks: dict[Config, MaskRCNN]) -> Member:
-    from mask_rcnn.model import MaskRCNN
+def _load(
+    path: str, settings: Sequence[str], members: Sequence[Member], networks: dict[Config, MaskRCNN], runtime: Runtime
+) -> Member:
     from mask_rcnn.weights import checkpoint
 
     with open(path, "rb") as file:
@@ -144,13 +152,21 @@ def _load(path: str, settings: Sequence[str], members: Sequence[Member], network
         config = apply_settings(held, settings, READING_SECTIONS)
     except ConfigError as error:
         raise InferenceError(f"{path}: {error}") from error
+    if runtime.name != KERAS:
+        from mask_rcnn.runtime.network import ExportedNetwork
+
+        with _enough_memory():
+            layers = checkpoint.read_weights(path, config.network)
+            return Member(Path(path), sha256, ExportedNetwork(layers, config, runtime), None, runtime)
+    from mask_rcnn.model import MaskRCNN
+
     network = networks.get(config)
     if network is None:
         with _enough_memory():
             networks[config] = network = MaskRCNN.load(path, settings=tuple(settings))
     else:
         network.load_weights(path)
-    return Member(Path(path), sha256, network, network.get_weights())
+    return Member(Path(path), sha256, network, partial(network.set_weights, network.get_weights()))
 
 
 def predict(
@@ -200,8 +216,8 @@ def detect(
 
 def _predict(member: Member, films: Sequence[MoldedFilm], batch: int | None) -> list[Prediction]:
     with _enough_memory():
-        if member.weights is not None:
-            member.network.set_weights(member.weights)
+        if member.load is not None:
+            member.load()
         return member.network.predict(films, batch)
 
 

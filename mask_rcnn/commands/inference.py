@@ -14,8 +14,10 @@ from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun
 from mask_rcnn.inference.sources import FORMATS, find_films
 from mask_rcnn.run.folder import RunError, sole_run
 from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
+from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.runtime.start import add_runtime, start_runtime
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
-from mask_rcnn.system.devices import DeviceError, start_device
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.formats import FormatError
 from mask_rcnn.system.shipped import shipped_members
 
@@ -40,6 +42,7 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     quality, of_networks = split_settings(arguments.settings)
+    runtime = choose_runtime(arguments.runtime, arguments.device)
     check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
@@ -48,8 +51,8 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     batch = min(arguments.batch, len(films.films))
     merged = finished_parts(out, batch, films.films) if arguments.part == MERGE else []
     with sole_run(out):
-        start_device(arguments.device)
-        members = load_members(files, of_networks)
+        start_runtime(runtime, arguments.device)
+        members = load_members(files, of_networks, runtime)
         summary = InferenceRun(films, members, out, quality, arguments.save, batch, ["inference.py", *argv], part, merged)()
     if part:
         print(f"{out}: {part} is done, {summary.predicted} films predicted and {summary.skipped} files skipped now; "
@@ -80,6 +83,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                              f"{','.join(SAVED_BY_DEFAULT)}); dicom-seg and dicom-sr of DICOM films alone")
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
+    add_runtime(parser)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
                         help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
                              "bag.min_agreement=0.9, below which a film is for review; may be given several times")

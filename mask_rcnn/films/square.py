@@ -81,12 +81,16 @@ def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
     if (height, width) == labels.shape:
         return labels
     way = cv2.INTER_AREA if width < labels.shape[1] else cv2.INTER_LINEAR
+    shares = {
+        label: cv2.resize((labels == label).astype(np.float32), (width, height), interpolation=way)
+        for label in np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256])[1:]) + 1
+    }
     resized = np.zeros((height, width), labels.dtype)
     rows, columns = np.ogrid[:height, :width]
-    most = np.float32(1e-4) * ((rows + columns) % 2 * 2 - 1)
-    most += cv2.resize((labels == 0).astype(np.float32), (width, height), interpolation=way)
-    for label in np.unique(labels[labels > 0]):
-        share = cv2.resize((labels == label).astype(np.float32), (width, height), interpolation=way)
+    most = 1 + np.float32(1e-4) * ((rows + columns) % 2 * 2 - 1)  # of the background, less what the others cover
+    for share in shares.values():
+        most -= share
+    for label, share in shares.items():
         resized[share > most] = label
         most = np.maximum(most, share)
     return resized

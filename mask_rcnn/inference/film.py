@@ -7,7 +7,7 @@ Shapes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from mask_rcnn.bag.vote import bag_film, mean_masks, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
+from mask_rcnn.prediction import Prediction
 from mask_rcnn.results.page.tracing import trace
 from mask_rcnn.results.records import result_record
-
-if TYPE_CHECKING:
-    from mask_rcnn.model import Prediction
 
 
 class FilmResult(NamedTuple):

@@ -26,5 +26,6 @@ def provenance(command: Sequence[str], members: Sequence[Member]) -> dict[str, A
                 "min_agreement": config.bag.min_agreement, "max_risk": config.bag.max_risk},
         "weights": [{"file": writable(str(member.path)), "sha256": member.sha256,
                      "config": config_to_dict(member.network.config)} for member in members],
-        "versions": library_versions(),
+        "runtime": members[0].runtime._asdict(),
+        "versions": library_versions() | members[0].runtime.versions(),
     }  # fmt: skip

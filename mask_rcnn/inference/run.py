@@ -16,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from mask_rcnn.inference.parts import take_parts
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.prediction import Prediction
 from mask_rcnn.results.dicom_seg import SegmentationError
 from mask_rcnn.results.names import (
     COCO_RESULTS,
@@ -53,12 +54,10 @@ from mask_rcnn.run.engine import ReadFilm, read_once, work_through
 from mask_rcnn.run.folder import set_aside
 from mask_rcnn.run.journal import Entry, Journal
 from mask_rcnn.run.parts import Part, begin_part, end_part
+from mask_rcnn.runtime.choice import KERAS
 from mask_rcnn.system.console import detail, inform, step
 from mask_rcnn.system.files import writable, write_bytes, write_json
 from mask_rcnn.system.progress import progress, warn
-
-if TYPE_CHECKING:
-    from mask_rcnn.model import Prediction
 
 BATCH = 8  # films that the networks see at a time
 RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
@@ -120,6 +119,8 @@ class InferenceRun:
             "detection": [config_to_dict(member.network.config)["detection"] for member in members],
             "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
         }
+        if members[0].runtime.name != KERAS:
+            self.settings["runtime"] = list(members[0].runtime)
         self.dicom = {film.path for film in self.films if OF_DICOM & set(self.save) and _is_dicom(film.path)}
 
     def __call__(self) -> Summary:

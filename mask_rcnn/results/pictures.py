@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -37,7 +38,9 @@ def probability_png(mean: np.ndarray, category: int, laterality: str) -> bytes:
 
 def picture_png(picture: np.ndarray) -> bytes:
     """An RGB picture as PNG."""
-    return _png(picture, None)
+    # Pillow tries all filters a row, which takes as long again and makes a picture of a film no smaller.
+    settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
 
 
 def picture_jpeg(picture: np.ndarray, quality: int = 85) -> bytes:
@@ -47,7 +50,7 @@ def picture_jpeg(picture: np.ndarray, quality: int = 85) -> bytes:
     return buffer.getvalue()
 
 
-def _png(pixels: np.ndarray, note: PngInfo | None) -> bytes:
+def _png(pixels: np.ndarray, note: PngInfo) -> bytes:
     buffer = io.BytesIO()
     # Level 3 is four times as fast as Pillow's 6 and a tenth larger.
     Image.fromarray(pixels).save(buffer, "PNG", pnginfo=note, compress_level=3)

@@ -68,16 +68,16 @@ def import_keras(backends: Sequence[str] = BACKENDS) -> ModuleType:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python, NumPy, OpenCV, Keras and its backend, by name; Keras must be imported."""
+    """The versions of Python, NumPy and OpenCV, and of Keras and its backend where Keras is imported, by name."""
     import cv2
-    import keras
     import numpy as np
 
-    backend = keras.backend.backend()
-    return {
-        "python": platform.python_version(), "keras": keras.__version__, "numpy": np.__version__,
-        "opencv": cv2.__version__, backend: sys.modules[backend].__version__,
-    }  # fmt: skip
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "opencv": cv2.__version__}
+    if "keras" in sys.modules:
+        keras = sys.modules["keras"]
+        backend = keras.backend.backend()
+        versions |= {"keras": keras.__version__, backend: sys.modules[backend].__version__}
+    return versions
 
 
 def choose_backend(backends: Sequence[str] = BACKENDS) -> str:

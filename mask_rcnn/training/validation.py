@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.prediction import DETECTION_BATCH
 
 if TYPE_CHECKING:
     from mask_rcnn.dataset.training_films import TrainingFilm
@@ -42,7 +43,6 @@ def validate(model: MaskRCNN, films: Sequence[TrainingFilm], wanted: Collection[
         wanted: numbers of films whose predicted lungs are to be given.
     """
     from mask_rcnn.evaluation.overlap import dice
-    from mask_rcnn.model import DETECTION_BATCH
 
     dices: dict[str, dict[int, list[float]]] = defaultdict(lambda: {category: [] for category in CATEGORIES})
     lungs: dict[int, dict[int, np.ndarray]] = {}

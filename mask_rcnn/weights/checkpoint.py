@@ -9,26 +9,31 @@ both fit, or do not, for the same reasons.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from mask_rcnn.config import RESNET_BLOCKS, Config, config_from_dict, config_to_dict
+from mask_rcnn.config import RESNET_BLOCKS, Config, NetworkConfig, config_from_dict, config_to_dict
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.system.files import replacing_path
 from mask_rcnn.system.formats import stamp
 from mask_rcnn.weights import imagenet
+from mask_rcnn.weights.layer_shapes import layer_shapes
 from mask_rcnn.weights.weights_file import (
     FORMAT,
+    Arrays,
     CheckpointError,
     Layers,
+    Shapes,
     WeightsFile,
     assign,
     one_line,
     open_weights,
     read_fitting,
+    shapes_of,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLASS_HEADS", "ENDING", "CheckpointError", "config_in_file", "halve", "load_weights", "open_weights", "read_config",
-    "read_notes", "resume", "save", "start_from",
+    "read_notes", "read_weights", "resume", "save", "start_from",
 ]  # fmt: skip
 
 ENDING = ".weights.h5"  # by which Keras knows what to write
@@ -148,11 +153,24 @@ def load_weights(network: keras.Model, path: str | Path) -> None:
         CheckpointError: the file is absent, torn or damaged, or does not fit; the message names the first layer that does
             not, in the order of the network, with both shapes.
     """
+    assign(network, _read_all(path, network.settings.network, shapes_of(network.named_layers())))
+
+
+def read_weights(path: str | Path, network: NetworkConfig) -> Arrays:
+    """The weights of a network of these sizes by layer and variable, float32, as ``load_weights`` reads them.
+
+    Raises:
+        CheckpointError: as ``load_weights``.
+    """
+    return _read_all(path, network, layer_shapes(network))
+
+
+def _read_all(path: str | Path, network: NetworkConfig, wanted: Shapes) -> Arrays:
     with open_weights(path) as file:
         remedy = _remedy(path, file.layers, network)
-        values = read_fitting(path, file.layers, network.named_layers(), remedy)
-        _refuse_strays(path, file.layers, network, remedy)
-    assign(network, values)
+        values = read_fitting(path, file.layers, wanted, remedy)
+        _refuse_strays(path, file.layers, wanted, remedy)
+    return values
 
 
 def start_from(network: keras.Model, source: str | Path) -> list[str]:
@@ -181,9 +199,9 @@ def start_from(network: keras.Model, source: str | Path) -> list[str]:
         classes, wanted_classes = held.network.class_count, ours.network.class_count
         left_out = CLASS_HEADS if classes != wanted_classes else ()
         wanted = {name: layer for name, layer in network.named_layers().items() if name not in left_out}
-        remedy = _remedy(source, file.layers, network)
-        values = read_fitting(source, file.layers, wanted, remedy)
-        _refuse_strays(source, file.layers, network, remedy)
+        remedy = _remedy(source, file.layers, ours.network)
+        values = read_fitting(source, file.layers, shapes_of(wanted), remedy)
+        _refuse_strays(source, file.layers, network.named_layers(), remedy)
     lines = []
     if left_out:
         lines = [f"left out {', '.join(CLASS_HEADS)}: the file has {classes} classes, the config {wanted_classes}"]
@@ -217,19 +235,17 @@ def _exchange_sides(values: np.ndarray, classes: int) -> np.ndarray:
     return values.reshape(*values.shape[:-1], classes, -1)[..., order, :].reshape(values.shape)
 
 
-def _remedy(path: str | Path, layers: Layers, network: keras.Model) -> str:
+def _remedy(path: str | Path, layers: Layers, network: NetworkConfig) -> str:
     """What to do about a file that does not fit."""
     try:
         sizes = _sizes(path, layers)
     except CheckpointError:
         return "give a whole Mask R-CNN checkpoint"
-    ours = network.settings.network
-    changes = [f"network.{key}: {size}" for key, size in sizes.items() if size != getattr(ours, key)]
+    changes = [f"network.{key}: {size}" for key, size in sizes.items() if size != getattr(network, key)]
     return f"give other weights, or set {', '.join(changes)} in the config" if changes else "give other weights"
 
 
-def _refuse_strays(path: str | Path, layers: Layers, network: keras.Model, remedy: str) -> None:
-    known = network.named_layers()
+def _refuse_strays(path: str | Path, layers: Layers, known: Collection[str], remedy: str) -> None:
     stray = next((name for name in layers if name not in known), None)
     if stray is not None:
         raise CheckpointError(f"{path}: its layer {stray!r} has no place in the network; {remedy}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mask_rcnn.config import RESNET_BLOCKS, NetworkConfig
-from mask_rcnn.weights.weights_file import Arrays, CheckpointError, Layers, assign, one_line, read_fitting
+from mask_rcnn.weights.weights_file import Arrays, CheckpointError, Layers, assign, one_line, read_fitting, shapes_of
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +85,7 @@ def fill_trunk(network: keras.Model, source: str | Path, layers: Layers) -> str:
         raise CheckpointError(f"{source}: its layer {beyond!r} has no place in a {sizes.backbone}; {remedy}")
     ours = network.named_layers()
     wanted = {names[name]: layer for name, layer in ours.items() if name in names}
-    values = read_fitting(source, layers, wanted, remedy)
+    values = read_fitting(source, layers, shapes_of(wanted), remedy)
     assign(network, _as_ours({name: values[theirs] for name, theirs in names.items()}, ours))
     return f"the trunk, {sizes.backbone} in {len(names)} layers, is ImageNet's; the pyramid and the heads are random"
 

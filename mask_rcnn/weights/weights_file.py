@@ -32,9 +32,10 @@ FORMAT = 2
 # By layer and variable: {"conv1": {"kernel": ..., "bias": ...}}; what stands there has a dtype, a shape and numbers.
 Layers = Mapping[str, Mapping[str, "h5py.Dataset | np.ndarray"]]
 Arrays = dict[str, dict[str, np.ndarray]]
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]
 
 # Keras 3 numbers a layer's variables; their number distinguishes convolution or dense layer from batch normalisation.
-_NUMBERED = {2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+_NUMBERED = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 
 # zlib packs no tighter than this: a dataset that claims more was never written.
 _TIGHTEST_PACKING = 1032
@@ -158,30 +159,34 @@ def _refuse_what_is_not_there(path: str | Path, layers: Layers) -> None:
                 )
 
 
-def read_fitting(path: str | Path, layers: Layers, wanted: Mapping[str, keras.layers.Layer], remedy: str) -> Arrays:
-    """The variables of some layers, float32, of the shapes that these have.
+def shapes_of(layers: Mapping[str, keras.layers.Layer]) -> Shapes:
+    """The shapes that a network's layers have."""
+    return {name: {variable.name: tuple(variable.shape) for variable in layer.weights} for name, layer in layers.items()}
+
+
+def read_fitting(path: str | Path, layers: Layers, wanted: Shapes, remedy: str) -> Arrays:
+    """The variables of some layers, float32, of the shapes that are wanted.
 
     Args:
         path: for messages.
         layers: of an open file, or in memory.
-        wanted: the network's layers by name, in its order.
+        wanted: by the layer's name and the variable's, in the order of the network.
         remedy: what to do where one does not fit.
 
     Raises:
         CheckpointError: a layer is absent, of another shape, or holds NaN or infinity; the message names the first one.
     """
-    for name, layer in wanted.items():
+    for name, shapes in wanted.items():
         if name not in layers:
             raise CheckpointError(f"{path}: lacks the layer {name}; {remedy}")
-        for variable in layer.weights:
-            held, needed = layers[name].get(variable.name), tuple(variable.shape)
+        for variable, needed in shapes.items():
+            held = layers[name].get(variable)
             if held is None or held.shape != needed:
                 there = "nothing" if held is None else held.shape
-                raise CheckpointError(f"{path}: {name}/{variable.name} needs {needed}, the file holds {there}; {remedy}")
+                raise CheckpointError(f"{path}: {name}/{variable} needs {needed}, the file holds {there}; {remedy}")
     return {
-        name: {variable.name: _numbers(path, f"{name}/{variable.name}", layers[name][variable.name])
-               for variable in layer.weights}
-        for name, layer in wanted.items()
+        name: {variable: _numbers(path, f"{name}/{variable}", layers[name][variable]) for variable in shapes}
+        for name, shapes in wanted.items()
     }
 
 

@@ -30,7 +30,7 @@ from mask_rcnn.system.files import write_json
 
 FOLDS = 5
 SOFTNESS = 0.04  # of Dice: a lung of 0.89 is hardly worse than one of 0.91
-PENALTY = 1.0  # L2, of the weights
+PENALTY = 5.0  # L2, of the weights
 EACH = 800.0  # lungs that a set counts as, so that a large one of much illness does not outweigh the others
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"  # as in the tests: other runtimes compute in 16 bits where they can
 
 import cv2
 import numpy as np

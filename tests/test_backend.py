@@ -157,8 +157,8 @@ import sys
 from create_dataset.command import main as create_dataset
 from mask_rcnn.commands.launch import inference
 film, weights, out = sys.argv[1:]
-failed = create_dataset(["--src", film, "--out", out + "/dataset"])
-sys.argv = ["inference.py", "--weights", weights, "--src", film, "--out", out + "/found"]
+failed = create_dataset(["--src", film, "--out", out + "/dataset", "--runtime", "keras"])
+sys.argv = ["inference.py", "--weights", weights, "--src", film, "--out", out + "/found", "--runtime", "keras"]
 sys.exit(inference() or failed)
 """
 

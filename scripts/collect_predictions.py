@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,13 @@ import numpy as np
 
 from mask_rcnn.bag.lung import label_mask
 from mask_rcnn.bag.members import InferenceError, Member, load_members, paste, predict
-from mask_rcnn.bag.risk import SIDE, small_masks, stretched
+from mask_rcnn.bag.risk import FAILED, SIDE, small_masks, stretched
 from mask_rcnn.bag.vote import bag_film
 from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.held_out import read_held_out
+from mask_rcnn.dataset.held_out import HELD, HeldOut, read_held_out
 from mask_rcnn.dataset.illness import make_ill
-from mask_rcnn.dataset.records import read_annotated
+from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.lateral import lateral_dice
 from mask_rcnn.evaluation.overlap import dice
@@ -67,6 +68,40 @@ def of_film(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray, pred
     }  # fmt: skip
 
 
+def drawn_films(
+    records: Iterable[FilmRecord], held_out: HeldOut | None, copies: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, Any]]]:
+    """Each film, equalised, its labels and what is known of it; then its ill copies, where it is not held out.
+
+    A film that is in the list for another reason than to report by is passed over, one that cannot be read is named.
+    """
+    for number, record in enumerate(records):
+        why = held_out.why(record.path) if held_out else ""
+        if why not in ("", HELD):
+            continue
+        try:
+            film, drawn, _ = read_annotated(record)
+        except (FilmError, DatasetError) as error:
+            warn(f"left out {error}")
+            continue
+        film, facts = equalise(film), {"names": record.path.name, "groups": record.group, "held": why == HELD}
+        yield film, drawn, {**facts, "copies": 0}
+        for copy in range(1, 1 + (0 if why == HELD else copies)):
+            yield *ill_copy(film, drawn, np.random.default_rng((number, copy))), {**facts, "copies": copy}
+
+
+def ill_copy(film: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A film, equalised, and its labels with painted illness, no longer than ``LONGEST``."""
+    scale = min(1, LONGEST / max(film.shape))
+    height, width = (round(length * scale) for length in film.shape)
+    inside, side = np.s_[:height, :width], max(height, width)
+    square, labels = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
+    square[inside] = cv2.resize(film, (width, height), interpolation=cv2.INTER_AREA)
+    labels[inside] = resize_labels(drawn, height, width)
+    ill, labels = make_ill(square, labels, rng)
+    return equalise(ill[inside]), labels[inside]
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -85,41 +120,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"collect_predictions: {error}", file=sys.stderr)
         return 1
     for folder, records in records_of.items():
-        thirds, rows, waiting = convention_of(folder) == HEART_DRAWN_IN, [], []
-        for number, record in enumerate(progress(records, name=folder.name, total=len(records))):
-            held = held_out.why(record.path) if held_out else ""
-            if held and held != "held":
-                continue
-            try:
-                film, drawn, _ = read_annotated(record)
-            except (FilmError, DatasetError) as error:
-                warn(f"left out {error}")
-                continue
-            film = equalise(film)
-            facts = {"names": record.path.name, "groups": record.group, "held": bool(held)}
-            waiting.append((film, drawn, {**facts, "copies": 0}))
-            for copy in range(1, 1 + (0 if held else arguments.copies)):
-                scale = min(1, LONGEST / max(film.shape))
-                size = (round(film.shape[1] * scale), round(film.shape[0] * scale))
-                side = max(size)
-                square, labels = np.zeros((side, side), np.uint8), np.zeros((side, side), np.uint8)
-                square[: size[1], : size[0]] = cv2.resize(film, size, interpolation=cv2.INTER_AREA)
-                labels[: size[1], : size[0]] = resize_labels(drawn, size[1], size[0])
-                ill, labels = make_ill(square, labels, np.random.default_rng((number, copy)))
-                inside = np.s_[: size[1], : size[0]]
-                waiting.append((equalise(ill[inside]), labels[inside], {**facts, "copies": copy}))
-            while len(waiting) >= BATCH or (waiting and number == len(records) - 1):
-                some, waiting = waiting[:BATCH], waiting[BATCH:]
-                predictions = predict(members, [film for film, _, _ in some], BATCH)
-                rows += [of_film(members, film, drawn, of_one, thirds) | facts
-                         for (film, drawn, facts), of_one in zip(some, predictions, strict=True)]
+        thirds, rows = convention_of(folder) == HEART_DRAWN_IN, []
+        films = drawn_films(progress(records, name=folder.name, total=len(records)), held_out, arguments.copies)
+        while some := list(islice(films, BATCH)):
+            predictions = predict(members, [film for film, _, _ in some], BATCH)
+            rows += [of_film(members, film, drawn, of_one, thirds) | facts
+                     for (film, drawn, facts), of_one in zip(some, predictions, strict=True)]
+        if not rows:
+            print(f"collect_predictions: {folder}: none of its {len(records)} films could be used", file=sys.stderr)
+            return 1
         path = arguments.out / f"{folder.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing_path(path, ".npz") as partial:
             columns: dict[str, Any] = {key: np.array([row[key] for row in rows]) for key in rows[0]}
             np.savez_compressed(partial, **columns)
         lowest = np.nanmin([row["dice"] for row in rows], axis=1)
-        print(f"{path}: {len(rows)} films, {np.count_nonzero(lowest < 0.9)} of them with a lung below 0.90", flush=True)
+        failed = np.count_nonzero(lowest < FAILED)
+        print(f"{path}: {len(rows)} films, {failed} of them with a lung below {FAILED:.2f}", flush=True)
     return 0
 
 

@@ -34,6 +34,7 @@ import numpy as np
 
 from create_dataset.unet import SIDE, WeightsError, build_unet, load_unet
 from create_dataset.unet_films import UNetFilm, read_films
+from mask_rcnn.bag.risk import FAILED
 from mask_rcnn.config import AugmentationConfig
 from mask_rcnn.dataset.augmentation import augment
 from mask_rcnn.dataset.batches import EpochBatches
@@ -42,7 +43,6 @@ from mask_rcnn.dataset.epochs import films_of_epoch
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.evaluation.lateral import lateral_dice
-from mask_rcnn.evaluation.over_sets import FAILED
 from mask_rcnn.evaluation.overlap import dice
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.system.console import forgiving_streams

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,6 +12,17 @@ from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittle
 
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.radiograph import read_film
+
+
+class NamedFilm(NamedTuple):
+    """What a journal needs of a film."""
+
+    root: Path
+    file_name: str
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.file_name
 
 
 def film_of(height: int = 60, width: int = 48, seed: int = 0) -> np.ndarray:

@@ -6,22 +6,13 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from films import NamedFilm as Film
 
 from mask_rcnn.run.journal import Journal
 from mask_rcnn.system.files import digest_of, file_version
 from mask_rcnn.system.formats import FormatError
-
-
-class Film(NamedTuple):
-    root: Path
-    file_name: str
-
-    @property
-    def path(self) -> Path:
-        return self.root / self.file_name
 
 
 def films_of(root: Path) -> list[Film]:

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from script import copy_phantoms, load_script
 
+from mask_rcnn.dataset.held_out import HeldOut, ListedFilm
+from mask_rcnn.dataset.sources import read_records
+
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
@@ -165,6 +168,14 @@ def test_predictions_are_collected_for_the_fit_of_the_risk(
     assert "data.npz: 3 films, 3 of them with a lung below 0.90" in capsys.readouterr().out
     assert load_script("fit_risk").main(["--predictions", str(tmp_path / "out")]) == 1
     assert "too few patients (1 of 5 folds have any)" in capsys.readouterr().err
+
+
+def test_films_are_kept_whatever_the_last_one_is(data: Path) -> None:
+    script = load_script("collect_predictions")
+    names = sorted(path.name for path in (data / "images").iterdir())
+    held_out = HeldOut([ListedFilm("data", f"images/{names[2]}", "copy")])
+    found = [facts["names"] for _, _, facts in script.drawn_films(read_records(data, "patient"), held_out, 0)]
+    assert found == names[:2]
 
 
 def test_a_set_can_be_had_with_other_masks(tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from films import NamedFilm as Film
 
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.run.parts import (
@@ -21,15 +21,6 @@ from mask_rcnn.run.parts import (
     part_or_merge,
 )
 from mask_rcnn.system.formats import FormatError
-
-
-class Film(NamedTuple):
-    root: Path
-    file_name: str
-
-    @property
-    def path(self) -> Path:
-        return self.root / self.file_name
 
 
 FILMS = [Film(Path("/films"), f"{name}.png") for name in "abcdefg"]

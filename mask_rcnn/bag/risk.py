@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mask_rcnn.bag.vote import best_detection
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.utils import mask_box
 
@@ -100,9 +101,8 @@ def small_masks(detections: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np
     scores = np.zeros(masks.shape[:2], np.float32)
     for member, detection in enumerate(detections):
         for place, category in enumerate(CATEGORIES):
-            places = np.flatnonzero(detection["class_ids"] == category)
-            if len(places):
-                best = places[np.argmax(detection["scores"][places])]
+            best = best_detection(detection, category)
+            if best is not None:
                 masks[member, place] = np.round(255 * detection["masks"][..., best])
                 scores[member, place] = detection["scores"][best]
     return masks, scores
@@ -114,11 +114,10 @@ def traits_of(film: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> np.nda
     grey = film.astype(np.float32) / 255
     sides = [(grey, masks[:, 0], scores[:, 0]), (grey[:, ::-1], masks[:, 1, :, ::-1], scores[:, 1])]
     voted = [np.count_nonzero(of_lung >= 128, axis=0) * 2 > len(masks) for _, of_lung, _ in sides]
-    traits = np.array([
+    return np.array([
         _traits(film, of_lung, of_scores, own, other[:, ::-1])
         for (film, of_lung, of_scores), own, other in zip(sides, voted, voted[::-1], strict=True)
     ])
-    return traits
 
 
 def _traits(film: np.ndarray, masks: np.ndarray, scores: np.ndarray, own: np.ndarray, other: np.ndarray) -> list[float]:

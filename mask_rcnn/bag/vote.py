@@ -41,7 +41,7 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
     min_votes = majority(len(members), bag.min_votes)
     lungs, support = {}, {}
     for category in CATEGORIES:
-        found = [(member, k) for member in members if (k := _best_detection(member, category)) is not None]
+        found = [(member, k) for member in members if (k := best_detection(member, category)) is not None]
         if not found:
             continue
         height, width = found[0][0]["masks"].shape[:2]
@@ -77,7 +77,7 @@ def mean_masks(members: Sequence[Mapping[str, Any]]) -> dict[int, np.ndarray]:
     """
     means = {}
     for category in CATEGORIES:
-        found = [member["masks"][..., k] for member in members if (k := _best_detection(member, category)) is not None]
+        found = [member["masks"][..., k] for member in members if (k := best_detection(member, category)) is not None]
         if found:
             total = found[0].copy()
             for mask in found[1:]:
@@ -96,11 +96,12 @@ def majority(member_count: int, min_votes: int) -> int:
 
 def member_lungs(detection: Mapping[str, Any]) -> dict[int, np.ndarray]:
     """A member's own lungs, bool [height, width] by category id: its best-scoring detection of each."""
-    best = {category: _best_detection(detection, category) for category in CATEGORIES}
+    best = {category: best_detection(detection, category) for category in CATEGORIES}
     return {category: _harden(detection["masks"][..., k]) for category, k in best.items() if k is not None}
 
 
-def _best_detection(detection: Mapping[str, Any], category: int) -> int | None:
+def best_detection(detection: Mapping[str, Any], category: int) -> int | None:
+    """The place of the best-scoring detection of a category; None where there is none."""
     of_category = np.flatnonzero(np.asarray(detection["class_ids"]) == category)
     return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from mask_rcnn.bag.risk import FAILED
 from mask_rcnn.evaluation.summary import bootstrap_intervals
 from mask_rcnn.lungs import SIDES
 
-FAILED = 0.9  # Dice of a lung: below it a film fails
 WHOLE = tuple(f"dice_{side}" for side in SIDES.values())  # what a set is judged by whose drawings leave the heart out
 
 

@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         inputs[: len(batch)] = [film for film, _ in batch]
         for probability, (_, to) in zip(probabilities([unet], inputs)[0], batch, strict=False):
             heart = one_heart(probability, arguments.margin)
-            write_bytes(to, picture_png(np.repeat(heart[..., None].astype(np.uint8) * 255, 3, axis=2)))
+            write_bytes(to, picture_png(heart.astype(np.uint8) * 255))
             found += bool(heart.any())
     print(f"{arguments.out}: a heart on {found} of {len(todo)} films")
     return 0

@@ -37,10 +37,11 @@ def probability_png(mean: np.ndarray, category: int, laterality: str) -> bytes:
 
 
 def picture_png(picture: np.ndarray) -> bytes:
-    """An RGB picture as PNG."""
+    """A grey or an RGB picture, uint8 [height, width] or [height, width, 3], as PNG."""
     # Pillow tries all filters a row, which takes as long again and makes a picture of a film no smaller.
     settings = [cv2.IMWRITE_PNG_COMPRESSION, 3, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
-    return cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), settings)[1].tobytes()
+    ordered = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".png", ordered, settings)[1].tobytes()
 
 
 def picture_jpeg(picture: np.ndarray, quality: int = 85) -> bytes:

@@ -134,7 +134,7 @@ class TrainingConfig:
     all_epochs: int = 40
     patience: int = 10  # epochs of a stage without a better validation Dice, after which the stage ends; 0 never ends one
     batch_size: int = 2
-    precision: str = "float32"  # or "float16", "bfloat16": of the convolutions while training; weights and losses keep 32
+    precision: str = "auto"  # or "float32", "float16", "bfloat16": of convolutions in training; auto: system/precision.py
     optimiser: str = "sgd"  # or "adam"
     learning_rate: float = 0.001
     all_learning_rate_factor: float = 1.0  # in the second stage
@@ -255,8 +255,14 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def learned_part(config: Config) -> Config:
-    """The config with every section on which no weight depends as by default: equal for configs that train the same."""
-    return dataclasses.replace(config, detection=DetectionConfig(), bag=BagConfig(), quality=QualityConfig())
+    """The config with all on which no training depends as by default: equal for configs that train the same.
+
+    A training goes on in another precision: on another machine it has to.
+    """
+    training = dataclasses.replace(config.training, precision=TrainingConfig.precision)
+    return dataclasses.replace(
+        config, training=training, detection=DetectionConfig(), bag=BagConfig(), quality=QualityConfig()
+    )
 
 
 def differing_keys(one: Config, other: Config, sections: Sequence[str]) -> list[str]:

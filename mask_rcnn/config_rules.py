@@ -19,7 +19,7 @@ RESNET_BLOCKS = {
     "resnet101": (3, 4, 23, 3),
 }
 
-PRECISIONS = ("float32", "float16", "bfloat16")
+PRECISIONS = ("auto", "float32", "float16", "bfloat16")
 
 CLASS_COUNT = 3  # background, left lung, right lung: what the commands train and read; foreign files may hold others
 

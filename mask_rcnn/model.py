@@ -27,7 +27,10 @@ from mask_rcnn.config import READING_SECTIONS, Config, apply_settings
 from mask_rcnn.network import losses
 from mask_rcnn.network.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
 from mask_rcnn.network.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
+from mask_rcnn.network.normalisation import BatchNormalization
 from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
+from mask_rcnn.system.garbage import without_collection
+from mask_rcnn.system.workers import ALONE, Workers
 from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, pyramid_anchors
 from mask_rcnn.weights import checkpoint
 
@@ -44,12 +47,14 @@ class Network(keras.Model):  # type: ignore[misc]
     compare. Inputs are dicts of the shapes above.
 
     Args:
-        precision: of ``config.PRECISIONS``, in which the four parts compute. Their weights, and all that lies between and
-            behind them, boxes, scores and losses, have 32 bits in any case.
+        precision: float32, float16 or bfloat16, in which the four parts compute. Their weights, and all that lies between
+            and behind them, boxes, scores and losses, have 32 bits in any case.
+        workers: the processes that train it together, each with its share of every batch.
     """
 
-    def __init__(self, config: Config, precision: str = "float32") -> None:
+    def __init__(self, config: Config, precision: str = "float32", workers: Workers = ALONE) -> None:
         super().__init__(name="mask_rcnn", dtype="float32")
+        self.workers = workers
         network = config.network
         self.settings = config
         with _dtype_policy(precision if precision == "float32" else f"mixed_{precision}"):
@@ -57,6 +62,9 @@ class Network(keras.Model):  # type: ignore[misc]
             self.proposal_head = build_proposal_head(network)
             self.box_head = build_box_head(network)
             self.mask_head = build_mask_head(network)
+        for layer in self.named_layers().values():
+            if isinstance(layer, BatchNormalization):
+                layer.workers = workers
         anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
         self.anchors = norm_boxes(anchors, (network.image_size, network.image_size))
         self.lots = keras.random.SeedGenerator(config.seed)
@@ -71,7 +79,7 @@ class Network(keras.Model):  # type: ignore[misc]
             return self._detect(pyramid, logits, deltas, inputs["windows"])
         proposals = self.proposals(logits, deltas, self.settings.proposals.training_count)
         sampled = detection_targets(
-            proposals, inputs["class_ids"], inputs["boxes"], inputs["masks"], self.settings, self.lots
+            proposals, inputs["class_ids"], inputs["boxes"], inputs["masks"], self.settings, self.lots, self.workers
         )
         positives = int(sampled["masks"].shape[1])
         class_logits, box_deltas = self.classify(sampled["rois"], pyramid, learns)
@@ -145,7 +153,7 @@ class Network(keras.Model):  # type: ignore[misc]
         terms = self.loss_terms(x, y_pred)
         total = sum(weight * term for weight, term in zip(self.settings.training.loss_weights, terms, strict=True))
         total = total + self.weight_penalty()
-        for mean, value in zip(self.loss_means, (total, *terms), strict=True):
+        for mean, value in zip(self.loss_means, self.workers.means((total, *terms)), strict=True):
             mean.update_state(value)
         return total
 
@@ -154,14 +162,17 @@ class Network(keras.Model):  # type: ignore[misc]
 
     def loss_terms(self, inputs: Mapping[str, Tensor], predictions: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """The five losses, in the order of ``losses.LOSS_NAMES``, from the ground truth and the network's predictions."""
+        workers = self.workers
         match, class_ids = inputs["anchor_match"], predictions["target_class_ids"]
         positives = int(predictions["target_masks"].shape[1])
         return (
-            losses.rpn_class_loss(match, predictions["anchor_logits"]),
-            losses.rpn_bbox_loss(inputs["anchor_deltas"], match, predictions["anchor_deltas"]),
-            losses.mrcnn_class_loss(class_ids, predictions["class_logits"]),
-            losses.mrcnn_bbox_loss(predictions["target_deltas"], class_ids, predictions["box_deltas"]),
-            losses.mrcnn_mask_loss(predictions["target_masks"], class_ids[:, :positives], predictions["mask_logits"]),
+            losses.rpn_class_loss(match, predictions["anchor_logits"], workers),
+            losses.rpn_bbox_loss(inputs["anchor_deltas"], match, predictions["anchor_deltas"], workers),
+            losses.mrcnn_class_loss(class_ids, predictions["class_logits"], workers),
+            losses.mrcnn_bbox_loss(predictions["target_deltas"], class_ids, predictions["box_deltas"], workers),
+            losses.mrcnn_mask_loss(
+                predictions["target_masks"], class_ids[:, :positives], predictions["mask_logits"], workers
+            ),
         )
 
     def weight_penalty(self) -> Tensor:
@@ -193,15 +204,19 @@ class MaskRCNN:
     """A Mask R-CNN with its configuration: ``MaskRCNN(config)`` for random weights, ``MaskRCNN.load(path)`` for trained.
 
     Args:
-        precision: in which it computes, as in ``Network``; to train, give ``config.training.precision``.
+        precision: in which it computes, as in ``Network``; to train, what ``choose_precision`` makes of
+            ``config.training.precision``.
         jit_compile: whether XLA compiles the training step and the detection. ``"auto"`` leaves it to Keras: on a GPU, and
-            with JAX anywhere.
+            with JAX anywhere. Several processes train without it.
+        workers: as in ``Network``.
     """
 
-    def __init__(self, config: Config, precision: str = "float32", jit_compile: bool | str = "auto") -> None:
+    def __init__(
+        self, config: Config, precision: str = "float32", jit_compile: bool | str = "auto", workers: Workers = ALONE
+    ) -> None:
         self.config = config
-        self.network = Network(config, precision)
-        self._jit_compile = jit_compile
+        self.network = Network(config, precision, workers)
+        self._jit_compile = jit_compile if workers.count == 1 else False
         if isinstance(jit_compile, bool):  # for detection; ``compile`` gives it to Keras for the training step
             self.network.jit_compile = jit_compile
 
@@ -266,15 +281,18 @@ class MaskRCNN:
         verbose: int | str = "auto",
     ) -> keras.callbacks.History:
         """Trains a model that is compiled already, from epoch ``initial_epoch`` up to ``epochs``."""
-        return self.network.fit(
-            dataset_train,
-            validation_data=dataset_val,
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            callbacks=list(callbacks),
-            verbose=verbose,
-            shuffle=False,  # an epoch's seed orders its batches: shuffled again, no run could be repeated
-        )
+        with contextlib.ExitStack() as first_step:
+            first_step.enter_context(without_collection())  # of the graph that it traces all stays
+            end = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: first_step.close())
+            return self.network.fit(
+                dataset_train,
+                validation_data=dataset_val,
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                callbacks=[end, *callbacks],
+                verbose=verbose,
+                shuffle=False,  # an epoch's seed orders its batches: shuffled again, no run could be repeated
+            )
 
     def compile(
         self, learning_rate: float | keras.optimizers.schedules.LearningRateSchedule, layers: str = "all"
@@ -295,6 +313,9 @@ class MaskRCNN:
             optimiser = keras.optimizers.Adam(learning_rate, global_clipnorm=training.gradient_clip_norm, name="adam")
         if self.network.pyramid.compute_dtype == "float16":  # whose least number most gradients fall below
             optimiser = keras.optimizers.LossScaleOptimizer(optimiser, name="loss_scale")
+        apply, workers = optimiser.apply, self.network.workers
+        if workers.count > 1:  # averaged before they are clipped
+            optimiser.apply = lambda gradients, variables=None: apply(workers.means(list(gradients)), variables)
         # Built inside the training step, its variables would have the step traced twice.
         optimiser.build(self.network.trainable_variables)
         self.network.compile(optimizer=optimiser, jit_compile=self._jit_compile)

@@ -165,7 +165,7 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"data": {"sources": ["a\0"]}}, "data.sources"),
         ({"data": {"train_fraction": 1}}, "data.train_fraction"),
         ({"data": {"members": "each"}}, "data.members"),
-        ({"training": {"precision": "float64"}}, "training.precision must be one of float32, float16, bfloat16"),
+        ({"training": {"precision": "float64"}}, "training.precision must be one of auto, float32, float16, bfloat16"),
         ({"training": {"optimiser": "lion"}}, "training.optimiser"),
         ({"training": {"schedule": "linear"}}, "training.schedule"),
         ({"training": {"learning_rate": 0}}, "training.learning_rate"),

@@ -20,7 +20,7 @@ from script import copy_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("KILLS", "30"))
-WHEN = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)|"(seconds|films_per_second)": ?[\d.]+|\d+ (s|min) \|')
+WHEN = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)|"(seconds|films_per_second|waited)": ?[\d.]+|\d+ (s|min) \|')
 
 pytestmark = pytest.mark.slow
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mask_rcnn.config import ConfigError, load_config
+from mask_rcnn.config import Config, ConfigError, load_config
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.system.command_line import DONE, CommandLine, run_command
+from mask_rcnn.system.console import inform, step
 from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.memory import is_out_of_memory
-from mask_rcnn.training.bag import train_bag
+from mask_rcnn.system.precision import choose_precision, prepare_precision
+from mask_rcnn.system.workers import ALONE, WorkersError, join, workers_given
+from mask_rcnn.training.bag import is_trained, train_bag
+from mask_rcnn.training.outcome import write_members
 from mask_rcnn.training.run_folder import TrainingError
+from mask_rcnn.training.side_by_side import Training, gpus_to_share, train_side_by_side
 from mask_rcnn.weights import checkpoint, imagenet
 from mask_rcnn.weights.checkpoint import CheckpointError
 
@@ -27,7 +33,7 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
     """The line about an error; None where it is a fault of the program."""
     if isinstance(error, KeyboardInterrupt):
         return "train: stopped; the same command goes on after the last whole epoch"
-    if isinstance(error, (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError, RunError)):
+    if isinstance(error, (ConfigError, DeviceError, DatasetError, CheckpointError, TrainingError, RunError, WorkersError)):
         return f"train: {error}"
     if isinstance(error, OSError):
         return f"train: {error.filename or arguments.out}: {error.strerror or error}; the same command goes on"
@@ -36,7 +42,7 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
     return None
 
 
-def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
+def run(arguments: argparse.Namespace, given: Sequence[str]) -> int:
     """Calls the library; all that was given is checked before any work."""
     config = load_config(arguments.config, arguments.settings)
     if arguments.weights is not None and str(arguments.weights) != imagenet.NAME:
@@ -45,8 +51,38 @@ def run(arguments: argparse.Namespace, _: Sequence[str]) -> int:
     members = range(1, config.bag.members + 1) if arguments.member is None else [arguments.member]
     if not 1 <= members[0] <= config.bag.members:
         raise ConfigError(f"--member {members[0]}: the bag has members 1 to {config.bag.members}")
-    start_device(arguments.device)
-    train_bag(config, members, arguments.out, arguments.runs, arguments.weights)
+    gpus = gpus_to_share() if arguments.member is None and arguments.device == "auto" else []
+    addresses, number = workers_given(arguments.workers, arguments.worker)
+    if addresses and config.training.batch_size % len(addresses):
+        raise ConfigError(f"training.batch_size {config.training.batch_size} is no multiple of the {len(addresses)} "
+                          "processes that share a batch; set it by --set training.batch_size=N")
+    workers = ALONE
+
+    def connect() -> None:
+        nonlocal workers
+        with step(f"waiting for {len(addresses)} processes"):
+            workers = join(addresses, number)
+
+    if len(gpus) > 1 and not addresses:
+        return _side_by_side(config, arguments, given, gpus)
+    prepare_precision(config.training.precision)
+    start_device(arguments.device, connect=connect if addresses else None)
+    precision, line = choose_precision(config.training.precision)
+    inform(line)
+    train_bag(config, members, arguments.out, arguments.runs, arguments.weights, workers, precision)
+    return DONE
+
+
+def _side_by_side(config: Config, arguments: argparse.Namespace, given: Sequence[str], gpus: Sequence[str]) -> int:
+    """Every member by this command in a process of its own, as many at once as there are GPUs."""
+    paths = {member: arguments.out / f"{config.name}_{member}{checkpoint.ENDING}"
+             for member in range(1, config.bag.members + 1)}  # fmt: skip
+    trainings = [Training(f"{config.name}_{member}", [*given, "--member", str(member), "--device", "gpu"])
+                 for member, path in paths.items() if not is_trained(config, path)]  # fmt: skip
+    failed = train_side_by_side(trainings, gpus, arguments.runs)
+    write_members(config, arguments.out, arguments.runs)
+    if failed:
+        raise TrainingError("\n".join(failed))
     return DONE
 
 
@@ -67,5 +103,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                         help="where the weights go (default: %(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER",
                         help="checkpoints, logs, TensorBoard and the cache of films (default: %(default)s)")
+    parser.add_argument("--workers", metavar="HOST:PORT,...",
+                        help="the processes that train together, each with its share of every batch (default: those of "
+                             "TF_CONFIG, else this one alone)")
+    parser.add_argument("--worker", type=int, metavar="K",
+                        help="which of --workers this process is; 1 is the one that writes")
     parser.add_common()
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

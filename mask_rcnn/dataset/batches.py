@@ -11,6 +11,7 @@ Shapes
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -53,7 +54,7 @@ class EpochBatches(keras.utils.PyDataset):  # type: ignore[misc]
 
 
 class TrainingBatches(EpochBatches):
-    """Batches of one size; batch k of epoch e depends on the seed, e and k alone.
+    """Batches of one size; an epoch's film in place p is changed as the seed, the epoch and p say, and nothing else.
 
     An epoch shows every film once, or of each source what ``config.data.epoch_films`` says. Where the films do not fill
     the last batch, the first films of the epoch fill it up, since the network's shapes are static. Each batch is a pair
@@ -78,6 +79,7 @@ class TrainingBatches(EpochBatches):
             validation, gives the same batches in every epoch.
         first_epoch: from 0; a run that goes on starts where it was left.
         sources: of each film, as ``config.data.sources`` names them; needed where ``epoch_films`` counts by them.
+        share: which share of every batch is wanted, from 0, of how many equal ones: of several processes each has its own.
 
     Raises:
         DatasetError: there are no films.
@@ -85,15 +87,16 @@ class TrainingBatches(EpochBatches):
 
     def __init__(
         self, films: Sequence[TrainingFilm], config: Config, seed: int, augment: bool, first_epoch: int = 0,
-        sources: Sequence[str] = (),
+        sources: Sequence[str] = (), share: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         super().__init__(first_epoch)
         if not films:
             raise DatasetError("no films to make batches of; check data.sources")
         self.films, self.config, self.seed = films, config, seed
-        self.augment, self.sources = augment, sources
+        self.augment, self.sources, self.share = augment, sources, share
         counts = zip(config.data.sources, config.data.epoch_films, strict=False)
         self.per_epoch = {str(Path(source)): count for source, count in counts if count and sources}
+        self.ready: dict[int, float] = {}  # when each batch was last made, by ``time.monotonic``
         self._epoch_and_order = (-1, np.arange(len(films)))
         network = config.network
         self.anchors = pyramid_anchors(network.image_size, network.anchor_scales, network.anchor_ratios)
@@ -102,14 +105,21 @@ class TrainingBatches(EpochBatches):
         return math.ceil(len(self._order(self.epoch)) / self.config.training.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        return self.batch(self.epoch if self.augment else 0, index)
+        batch = self.batch(self.epoch if self.augment else 0, index)
+        self.ready[index] = time.monotonic()
+        return batch
 
     def batch(self, epoch: int, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Batch ``index`` of any epoch."""
-        size = self.config.training.batch_size
-        chosen = np.resize(self._order(epoch), len(self) * size)[index * size : (index + 1) * size]
-        rng = np.random.default_rng((self.seed, epoch, index + 1))  # (seed, epoch, 0) is the order's
-        return self._stack([self._example(self.films[k], rng) for k in chosen]), np.zeros(size, np.float32)
+        """Batch ``index`` of any epoch, or this process's share of it."""
+        order, (number, count) = self._order(epoch), self.share
+        size = self.config.training.batch_size // count
+        begin = (index * count + number) * size
+        examples = [self._example(self.films[order[place % len(order)]], self._generator(epoch, place))
+                    for place in range(begin, begin + size)]  # fmt: skip
+        return self._stack(examples), np.zeros(size, np.float32)
+
+    def _generator(self, epoch: int, place: int) -> np.random.Generator:
+        return np.random.default_rng((self.seed, epoch, place + 1))  # (seed, epoch, 0) is the order's
 
     def _order(self, epoch: int) -> np.ndarray:
         """The positions of the films of an epoch."""

@@ -20,6 +20,7 @@ import keras
 from keras import ops
 
 from mask_rcnn.config import Config
+from mask_rcnn.system.workers import ALONE, Workers
 
 Tensor = Any  # a tensor of whichever backend Keras runs on
 
@@ -236,6 +237,7 @@ def detection_targets(
     gt_masks: Tensor,
     config: Config,
     seed: keras.random.SeedGenerator,
+    workers: Workers = ALONE,
 ) -> dict[str, Tensor]:
     """Samples the RoIs that the heads learn from, with the target of each.
 
@@ -252,6 +254,7 @@ def detection_targets(
         gt_class_ids: int32 [b, m], 0 is padding.
         gt_boxes: [b, m, 4].
         gt_masks: [b, height, width, m], 0 or 1.
+        workers: that train together; each film's RoIs are those that one process would sample.
 
     Returns:
         ``rois`` [b, r, 4]; ``class_ids`` int32 [b, r], 0 background, -1 padding; ``deltas`` [b, r, 4];
@@ -265,7 +268,9 @@ def detection_targets(
     overlaps = ops.where(ops.expand_dims(gt_class_ids > 0, 1), overlaps, 0.0)
     positive = real & (ops.max(overlaps, axis=2) >= POSITIVE_ROI_IOU)
 
-    lots = keras.random.uniform(ops.shape(real), seed=seed)
+    films, proposed = ops.shape(real)
+    lots = keras.random.uniform((workers.count * films, proposed), seed=seed)
+    lots = lots[workers.number * films : (workers.number + 1) * films]
     count = max(1, int(targets.rois_per_image * targets.positive_fraction))
     count = min(count, int(proposals.shape[1]))
     is_positive, chosen = _sample(positive, lots, count)

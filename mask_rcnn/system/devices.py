@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mask_rcnn.system.backend import BACKENDS, DeviceError, import_keras, library_versions
@@ -27,17 +27,21 @@ _CAUSES = (
 )
 
 
-def start_device(name: str, backends: Sequence[str] = BACKENDS) -> None:
+def start_device(
+    name: str, backends: Sequence[str] = BACKENDS, connect: Callable[[], None] | None = None
+) -> None:
     """``choose_device`` for a command: the choice is a line on standard output, the libraries' versions one with ``-v``.
 
     Raises:
         DeviceError: as ``choose_device``.
     """
-    inform(choose_device(name, backends))
+    inform(choose_device(name, backends, connect))
     detail(", ".join(f"{library} {version}" for library, version in library_versions().items()))
 
 
-def choose_device(name: str = "auto", backends: Sequence[str] = BACKENDS) -> str:
+def choose_device(
+    name: str = "auto", backends: Sequence[str] = BACKENDS, connect: Callable[[], None] | None = None
+) -> str:
     """Starts Keras, without TensorFlow's notes, on the CPU or on one GPU, whose memory TensorFlow takes as it needs it.
 
     To be called before the first tensor: TensorFlow keeps the devices that it started with.
@@ -45,6 +49,8 @@ def choose_device(name: str = "auto", backends: Sequence[str] = BACKENDS) -> str
     Args:
         name: ``auto`` (a GPU where there is one), ``cpu``, ``gpu`` (the first) or ``gpu:N``.
         backends: as ``import_keras`` takes them.
+        connect: is called before the first tensor, when it is known on which device it will be: connects this process with
+            others, by TensorFlow alone.
 
     Returns:
         What was chosen, as a line to print.
@@ -61,6 +67,8 @@ def choose_device(name: str = "auto", backends: Sequence[str] = BACKENDS) -> str
     keras = import_keras(backends)  # here and not above: the import takes seconds, which --help should not
     backend = keras.backend.backend()
     if backend != "tensorflow":
+        if connect:
+            raise DeviceError(f"--workers: several processes train on TensorFlow alone; unset KERAS_BACKEND={backend}")
         place = _default_place(backend)
         if name not in ("auto", place):
             raise DeviceError(
@@ -68,16 +76,17 @@ def choose_device(name: str = "auto", backends: Sequence[str] = BACKENDS) -> str
                 "JAX_PLATFORMS, KERAS_TORCH_DEVICE or CUDA_VISIBLE_DEVICES"
             )
         return f"running {backend} on the {place.upper()}"
-    return _choose_of_tensorflow(name, int(match[1] or 0))
+    return _choose_of_tensorflow(name, int(match[1] or 0), connect or (lambda: None))
 
 
-def _choose_of_tensorflow(name: str, number: int) -> str:
+def _choose_of_tensorflow(name: str, number: int, connect: Callable[[], None]) -> str:
     import tensorflow as tf
 
     try:
         gpus = tf.config.list_physical_devices("GPU")
         if name == "cpu" or (name == "auto" and not gpus):
             _show_gpus([], name)
+            connect()
             if name == "auto" and is_verbose():
                 detail(f"no GPU: {_why_no_gpu() or 'TensorFlow finds none'}")
             return "running on the CPU" if name == "cpu" else "no GPU found: running on the CPU"
@@ -85,6 +94,7 @@ def _choose_of_tensorflow(name: str, number: int) -> str:
             there = f"{len(gpus)} found, counted from 0" if gpus else _why_no_gpu() or "no GPU found"
             raise DeviceError(f"--device {name}: {there}; give auto or cpu")
         _show_gpus([gpus[number]], name)
+        connect()
         kind = tf.config.experimental.get_device_details(gpus[number]).get("device_name", "of unknown kind")
         with tf.device("GPU:0"):
             tf.zeros(1)  # a driver that fails is to fail here, where it can be told

@@ -13,7 +13,8 @@ from mask_rcnn.training.validation import VALIDATION_DICE
 
 
 def epoch_line(epoch: int, epochs: int, scores: Mapping[str, float], seconds: float, is_best: bool = False) -> str:
-    """An epoch in a line: losses, validation Dice, seconds, and the time left if all further epochs take as long.
+    """An epoch in a line: losses, validation Dice, seconds, the share of the steps' time in which they waited for their
+    data, and the time left if all further epochs take as long.
 
     Args:
         epoch: from 1, of ``epochs``.
@@ -31,7 +32,8 @@ def epoch_line(epoch: int, epochs: int, scores: Mapping[str, float], seconds: fl
         parts.append(f"Dice {' '.join(dices)}{_by_source(scores)}")
     if is_best:
         parts.append("best so far")
-    parts.append(duration(seconds))
+    waited = f" ({scores['waited']:.0%} waiting for data)" if "waited" in scores else ""
+    parts.append(f"{duration(seconds)}{waited}")
     if epoch < epochs:
         parts.append(f"{duration(seconds * (epochs - epoch))} left")
     return ", ".join(parts)

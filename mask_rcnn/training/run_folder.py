@@ -42,7 +42,7 @@ BEGUN_WITH = {
 DIGEST_MARK = "2:"  # of digests of films; those of older programs, without it, are not compared
 
 # Scores that no two runs have alike; the log alone has them.
-TIMES = ("seconds", "films_per_second")
+TIMES = ("seconds", "films_per_second", "waited")
 
 
 class TrainingError(ValueError):

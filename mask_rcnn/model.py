@@ -283,7 +283,7 @@ class MaskRCNN:
         """Trains a model that is compiled already, from epoch ``initial_epoch`` up to ``epochs``."""
         with contextlib.ExitStack() as first_step:
             first_step.enter_context(without_collection())  # of the graph that it traces all stays
-            end = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: first_step.close())
+            end = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: first_step.close())
             return self.network.fit(
                 dataset_train,
                 validation_data=dataset_val,

@@ -108,7 +108,10 @@ def measure(sources: Sequence[Path], weights: Sequence[str], runtimes: Sequence[
         say(f"dataset, {runtime}")
         measured["dataset"][runtime] = in_own_process(throughput, films[SIDES[0]], [str(shipped_unet())], runtime)
     say("training")
-    measured["training"] = in_own_process(training_step, PHANTOMS, weights[0])
+    measured["training"] = {
+        "lungs_small": in_own_process(training_step, PHANTOMS, "lungs_small", weights[0]),
+        "lungs": in_own_process(training_step, PHANTOMS, "lungs", None),
+    }
     return measured
 
 

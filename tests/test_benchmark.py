@@ -58,24 +58,26 @@ def measured() -> dict[str, Any]:
             for members in (1, 5):
                 ends[runtime, side, members, 8, True] = End(8.0 if runtime == KERAS_RUN else 3.0, factor * film, 1.5)
             ends[runtime, side, 5, 8, False] = End(3.0, factor * film / 2, 1.0)
-    took = {"step": 0.4, "forward": 0.1, "backward and update": 0.3, "data of a batch, one thread": 0.02,
-            "films a second": 9.0, "share of waiting": 0.1, "memory": 2.0}  # fmt: skip
+    took = {"step": 0.4, "first step": 9.0, "bare": 0.3, "forward": 0.1, "data of a batch, one thread": 0.02,
+            "films a second": 9.0, "share of waiting": 0.1, "memory": 2.0, "batch": 4,
+            "precision": "convolutions in float32"}  # fmt: skip
     return {
         "facts": {"date": "2026-01-01", "machine": "a machine", "films": 2, "seconds": 300.0, "versions": {"numpy": "2"},
                   "command": "python scripts/benchmark.py"},
         "yardsticks": {"matrix_rate": 1e11, "resnet_seconds": 0.1, "resnet_operations": 5e9},
         "operations": {"pyramid": 10**9, "masks": 10**9}, "ends": ends,
         "parts": {(ONNX_RUN, 512): {"reading": 0.001, "networks": 0.2}},
-        "published": {ONNX_RUN: {"seconds": 0.2}}, "training": took,
+        "published": {ONNX_RUN: {"seconds": 0.2}},
+        "training": {"lungs_small": took, "lungs": {**took, "share of waiting": 0.0}},
         "dataset": {KERAS_RUN: Throughput(4.0, 3.8, 1.0, 1.0), ONNX_RUN: Throughput(10.0, 8.0, 1.0, 1.0)},
     }  # fmt: skip
 
 
 def test_targets_are_those_of_the_fastest_runtime() -> None:
     found = targets(measured())
-    figures = [1.0, 2.0, 0.5, 3.0, 2.0, 8 / 3.8, 0.8]
+    figures = [1.0, 2.0, 0.5, 3.0, 2.0, 8 / 3.8, 0.8, 0.75, 0.1]
     assert [target.found for target in found] == pytest.approx(figures)
-    assert [target.is_met for target in found] == [True, False, True, True, False, True, False]
+    assert [target.is_met for target in found] == [True, False, True, True, False, True, False, False, False]
 
 
 def test_the_document_has_every_figure() -> None:
@@ -85,7 +87,7 @@ def test_the_document_has_every_figure() -> None:
     assert "10.0 GFLOPs a film with two lungs: 100 ms at that rate" in text
     assert "| ONNX Runtime in float32 | 2000 | 5 | 8 | yes | 200 | 2.00 | 3.0 | 1.50 |" in text
     assert "| networks, share of the rate above | 50% |" in text
-    assert "| Keras in float32 | 4.00 | 3.80 | 95% |" in text and "step 400 ms" in text
+    assert "| Keras in float32 | 4.00 | 3.80 | 95% |" in text and "| step, ms | 400 | 400 |" in text
     for line in text.splitlines():  # whole tables
         assert not line.startswith("|") or line.endswith("|")
 

@@ -20,7 +20,8 @@ from script import copy_phantoms
 
 ROOT = Path(__file__).resolve().parents[1]
 KILLS = int(os.environ.get("KILLS", "30"))
-WHEN = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)|"(seconds|films_per_second|waited)": ?[\d.]+|\d+ (s|min) \|')
+WHEN = re.compile(rb'\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\+00:00| UTC)|"(seconds|films_per_second|waited)": ?[\d.]+'
+                  rb"|\d+ (s|min) \|")
 
 pytestmark = pytest.mark.slow
 

@@ -1,7 +1,10 @@
-"""Training in half precision: what has 16 bits and what keeps 32, a short lesson, and going on after a stop."""
+"""Training in half precision: who chooses it, what has 16 bits and what keeps 32, a short lesson, going on after a stop."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +16,8 @@ from tiny import Lessons, batch_of, build_sober, draw_instances, drawing_all_con
 
 from mask_rcnn.model import MaskRCNN, Network
 from mask_rcnn.network import losses
+from mask_rcnn.system import precision
+from mask_rcnn.system.precision import VARIABLE, prepare_precision
 from mask_rcnn.weights import checkpoint
 
 CONFIG = drawing_all_config(train_batch_norm=True, optimiser="adam")
@@ -91,3 +96,71 @@ def test_a_policy_does_not_leak_from_a_network_that_cannot_be_built(monkeypatch:
     with pytest.raises(MemoryError):
         Network(CONFIG, "float16")
     assert keras.config.dtype_policy() is policy
+
+
+def test_a_processor_with_bfloat16_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before TensorFlow is loaded, and where nobody has said otherwise."""
+    cpuinfo = {name: tmp_path / name for name in ("new", "old")}
+    cpuinfo["new"].write_text("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n")
+    cpuinfo["old"].write_text("processor\t: 0\nmodel name\t: amx_bf16\nflags\t\t: fpu avx512f\n")
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow", sys.modules[__name__])
+    prepare_precision("auto", cpuinfo["new"])
+    assert VARIABLE not in os.environ, "it would come too late"
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    for wanted, name in (("float32", "new"), ("bfloat16", "new"), ("auto", "old"), ("auto", "absent")):
+        prepare_precision(wanted, cpuinfo.get(name, tmp_path / "absent"))
+        assert VARIABLE not in os.environ, (wanted, name)
+    monkeypatch.setenv(VARIABLE, "STRICT")
+    prepare_precision("auto", cpuinfo["new"])
+    assert os.environ[VARIABLE] == "STRICT"
+    monkeypatch.delenv(VARIABLE)
+    prepare_precision("auto", cpuinfo["new"])
+    assert os.environ.pop(VARIABLE) == "BF16"
+
+
+@pytest.mark.parametrize(("wanted", "capability", "variable", "expected", "said"), [
+    ("auto", 9, "", "bfloat16", "convolutions in bfloat16; --set training.precision=float32 switches it off"),
+    ("auto", 7, "", "float16", "convolutions in float16; --set"),
+    ("auto", 6, "", "float32", "convolutions in float32"),
+    ("float32", 9, "", "float32", "convolutions in float32"),
+    ("float16", 0, "", "float16", "convolutions in float16"),
+    ("auto", 0, "", "float32", "convolutions in float32"),
+    ("auto", 0, "BF16", "float32", "convolutions in bfloat16 by TF_SET_ONEDNN_FPMATH_MODE=BF16; --set training.precision="),
+])  # fmt: skip
+def test_what_is_chosen_and_said(
+    wanted: str, capability: int, variable: str, expected: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "_capability", lambda: capability)
+    monkeypatch.setattr(precision, "_backend", lambda: "tensorflow")
+    monkeypatch.setenv(VARIABLE, variable)
+    chosen, line = precision.choose_precision(wanted)
+    assert chosen == expected and line.startswith(said)
+
+
+def test_there_is_no_gpu_here() -> None:
+    assert precision._capability() == 0
+
+
+CONVOLVE = """
+import sys
+from mask_rcnn.system.precision import prepare_precision
+prepare_precision(sys.argv[1])
+import numpy as np, tensorflow as tf
+rng = np.random.default_rng(0)
+image, kernel = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 32, 32, 64), (3, 3, 64, 64)))
+print(float(np.abs(tf.nn.conv2d(image, kernel, 1, "SAME").numpy() - tf.nn.conv2d(
+    tf.cast(image, "float64"), tf.cast(kernel, "float64"), 1, "SAME").numpy()).max()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not precision.has_bfloat16(), reason="this processor has no instructions for bfloat16")
+def test_convolutions_are_in_the_bits_that_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    root = Path(__file__).resolve().parents[1]
+    errors = {}
+    for wanted in ("auto", "float32"):
+        command = [sys.executable, "-c", CONVOLVE, wanted]
+        errors[wanted] = float(subprocess.run(command, cwd=root, capture_output=True, check=True).stdout)
+    assert errors["float32"] < 1e-3 < errors["auto"] < 1

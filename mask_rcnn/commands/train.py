@@ -15,7 +15,7 @@ from mask_rcnn.system.console import inform, step
 from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.system.precision import choose_precision, prepare_precision
-from mask_rcnn.system.workers import ALONE, WorkersError, join, workers_given
+from mask_rcnn.system.workers import ALONE, WorkersError, has_lost_others, join, workers_given
 from mask_rcnn.training.bag import is_trained, train_bag
 from mask_rcnn.training.outcome import write_members
 from mask_rcnn.training.run_folder import TrainingError
@@ -39,6 +39,8 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
         return f"train: {error.filename or arguments.out}: {error.strerror or error}; the same command goes on"
     if is_out_of_memory(error):
         return "train: too little memory; set training.batch_size lower, or network.image_size or the networks' channels"
+    if has_lost_others(error):
+        return "train: another process of this training has ended; the same commands go on after the last whole epoch"
     return None
 
 

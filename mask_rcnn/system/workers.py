@@ -107,6 +107,11 @@ class Workers:
 ALONE = Workers()
 
 
+def has_lost_others(error: BaseException) -> bool:
+    """Whether the exception is a sum's that waited for a process which is gone."""
+    return any(kind.__name__ == "OpError" for kind in type(error).__mro__) and "ollective" in str(error)
+
+
 def workers_given(addresses: str | None, number: int | None) -> tuple[list[str], int]:
     """The addresses of all processes, and which is this one's, from 0; no addresses where this is the only process.
 

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 
 from mask_rcnn.system.console import inform
 
+COMMAND = (sys.executable, "-m", "mask_rcnn.commands.train")
 _PACKAGE = Path(__file__).resolve().parents[2]
 _PATIENCE = 60.0  # seconds for a training to end by itself once it is told to stop
 
@@ -88,8 +89,8 @@ def _start(training: Training, device: str, runs: Path) -> _Running:
     with log.open("ab") as file:
         # A session of its own: Ctrl-C comes to it once, from here.
         process = subprocess.Popen(
-            [sys.executable, "-m", "mask_rcnn.commands.train", *training.arguments], env=environment,
-            stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
+            [*COMMAND, *training.arguments], env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
+            start_new_session=True,
         )  # fmt: skip
     inform(f"{training.name}: begun on GPU {device}; {log} has all that it says")
     return _Running(training, process, log, lines)

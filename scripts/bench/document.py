@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mask_rcnn.runtime.choice import KERAS, Runtime
@@ -45,7 +45,15 @@ def targets(measured: Mapping[str, Any]) -> list[Target]:
         times = dataset[fastest].whole / keras.whole
         found.append(Target("create_dataset.py, films a second, times Keras's", 2.0, times, is_least=True))
     share = dataset[fastest].whole / dataset[fastest].bare
-    return [*found, Target("create_dataset.py, share of its bare U-Net", 0.9, share, is_least=True)]
+    found.append(Target("create_dataset.py, share of its bare U-Net", 0.9, share, is_least=True))
+    training = measured["training"]
+    share = training["lungs"]["bare"] / training["lungs"]["step"]
+    return [
+        *found,
+        Target("train.py, ResNet-101, share of its bare forward and backward passes", 0.8, share, is_least=True),
+        Target("train.py, share of its steps in which they wait for data",
+               0.01, max(took["share of waiting"] for took in training.values())),
+    ]  # fmt: skip
 
 
 def document(measured: Mapping[str, Any]) -> str:
@@ -99,7 +107,12 @@ def document(measured: Mapping[str, Any]) -> str:
                 for runtime, found in measured["published"].items()
             )),
         ]  # fmt: skip
-    parts += ["## Training", _training(measured["training"])]
+    parts += [
+        "## Training",
+        "As `train.py` trains, on films in memory. Bare are forward and backward passes of trunk and heads alone; the first "
+        "step of a stage is traced by TensorFlow.",
+        _training(measured["training"]),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -114,13 +127,22 @@ def _by_part(parts: Mapping[tuple[Runtime, int], Mapping[str, float]], operation
     return _table(("part", *heads), rows)
 
 
-def _training(took: Mapping[str, float]) -> str:
-    steps = ("step", "forward", "backward and update", "data of a batch, one thread")
-    return (
-        "`configs/lungs_small.yaml`, batches of 4: " + ", ".join(f"{name} {1000 * took[name]:.0f} ms" for name in steps)
-        + f". An epoch shows {took['films a second']:.1f} films a second; {took['share of waiting']:.0%} of it is no step "
-        f"but waiting for data and the like. Memory at most {took['memory']:.2f} GiB."
-    )
+def _training(trainings: Mapping[str, Mapping[str, Any]]) -> str:
+    rows: list[tuple[str, Callable[[Mapping[str, Any]], str]]] = [
+        ("films a step", lambda took: str(took["batch"])),
+        ("precision", lambda took: str(took["precision"])),
+        ("first step, s", lambda took: f"{took['first step']:.1f}"),
+        ("step, ms", lambda took: f"{1000 * took['step']:.0f}"),
+        ("bare, ms", lambda took: f"{1000 * took['bare']:.0f}"),
+        ("bare, share of a step", lambda took: f"{took['bare'] / took['step']:.0%}"),
+        ("forward pass with losses, ms", lambda took: f"{1000 * took['forward']:.0f}"),
+        ("data of a batch, one thread, ms", lambda took: f"{1000 * took['data of a batch, one thread']:.0f}"),
+        ("waiting for data, share of the steps", lambda took: f"{took['share of waiting']:.1%}"),
+        ("films a second", lambda took: f"{took['films a second']:.1f}"),
+        ("memory, GiB", lambda took: f"{took['memory']:.2f}"),
+    ]
+    heads = ("", *(f"configs/{name}.yaml" for name in trainings))
+    return _table(heads, ((name, *(show(took) for took in trainings.values())) for name, show in rows))
 
 
 def _share(found: float, rate: float) -> str:

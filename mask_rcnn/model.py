@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from keras import ops
 from mask_rcnn.config import READING_SECTIONS, Config, apply_settings
 from mask_rcnn.network import losses
 from mask_rcnn.network.layers import detection_targets, propose, pyramid_roi_align, refine_detections, widen_boxes
+from mask_rcnn.network.pooling import fused_roi_align
 from mask_rcnn.network.resnet import build_box_head, build_mask_head, build_proposal_head, build_pyramid
 from mask_rcnn.network.normalisation import BatchNormalization
 from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
@@ -35,6 +36,7 @@ from mask_rcnn.utils import MoldedFilm, mold_film, norm_boxes, pyramid_anchors
 from mask_rcnn.weights import checkpoint
 
 Tensor = Any
+Align = Callable[..., Tensor]  # ``pyramid_roi_align``, or what stands for it
 
 # Patterns of the names of the layers that a stage of a training changes.
 LAYER_GROUPS = {"heads": "mrcnn_|rpn_|fpn_", "all": ""}
@@ -82,13 +84,15 @@ class Network(keras.Model):  # type: ignore[misc]
             proposals, inputs["class_ids"], inputs["boxes"], inputs["masks"], self.settings, self.lots, self.workers
         )
         positives = int(sampled["masks"].shape[1])
-        class_logits, box_deltas = self.classify(sampled["rois"], pyramid, learns)
+        fused = keras.backend.backend() == "tensorflow" and not self.jit_compile
+        align = fused_roi_align if fused else pyramid_roi_align  # detection has one way on all backends
+        class_logits, box_deltas = self.classify(sampled["rois"], pyramid, learns, align)
         return {
             "anchor_logits": logits,
             "anchor_deltas": deltas,
             "class_logits": class_logits,
             "box_deltas": box_deltas,
-            "mask_logits": self.segment(sampled["rois"][:, :positives], pyramid, learns),
+            "mask_logits": self.segment(sampled["rois"][:, :positives], pyramid, learns, align),
             **{f"target_{name}": value for name, value in sampled.items()},
         }
 
@@ -106,26 +110,32 @@ class Network(keras.Model):  # type: ignore[misc]
             propose(ops.stop_gradient(scores), ops.stop_gradient(deltas), anchors, count, self.settings)
         )
 
-    def classify(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> tuple[Tensor, Tensor]:
+    def classify(
+        self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False, align: Align = pyramid_roi_align
+    ) -> tuple[Tensor, Tensor]:
         """RoIs [b, n, 4] to class logits [b, n, c] and deltas [b, n, c, 4]."""
-        pooled = self._pool(rois, pyramid, self.settings.network.box_pool_size)
+        pooled = self._pool(rois, pyramid, self.settings.network.box_pool_size, align)
         logits, deltas = self.box_head(pooled, training=learns)
         count, classes = int(rois.shape[1]), self.settings.network.class_count
         logits, deltas = ops.reshape(logits, (-1, count, classes)), ops.reshape(deltas, (-1, count, classes, 4))
         return ops.cast(logits, "float32"), ops.cast(deltas, "float32")
 
-    def segment(self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False) -> Tensor:
+    def segment(
+        self, rois: Tensor, pyramid: Sequence[Tensor], learns: bool = False, align: Align = pyramid_roi_align
+    ) -> Tensor:
         """RoIs [b, n, 4] to mask logits [b, n, 28, 28, c]."""
         network = self.settings.network
-        pooled = self._pool(rois, pyramid, network.mask_pool_size, network.mask_canonical_side)
+        pooled = self._pool(rois, pyramid, network.mask_pool_size, align, network.mask_canonical_side)
         logits = self.mask_head(pooled, training=learns)
         side, classes = network.mask_size, network.class_count
         return ops.cast(ops.reshape(logits, (-1, int(rois.shape[1]), side, side, classes)), "float32")
 
-    def _pool(self, rois: Tensor, pyramid: Sequence[Tensor], side: int, canonical_side: int = 224) -> Tensor:
+    def _pool(
+        self, rois: Tensor, pyramid: Sequence[Tensor], side: int, align: Align, canonical_side: int = 224
+    ) -> Tensor:
         """The RoIs of all films one behind the other: [b n, side, side, channels]."""
         network = self.settings.network
-        pooled = pyramid_roi_align(rois, pyramid[:4], side, network.image_size, canonical_side)
+        pooled = align(rois, pyramid[:4], side, network.image_size, canonical_side)
         return ops.reshape(pooled, (-1, side, side, network.pyramid_output_channels))
 
     def _detect(self, pyramid: Sequence[Tensor], logits: Tensor, deltas: Tensor, windows: Tensor) -> dict[str, Tensor]:

@@ -199,6 +199,13 @@ def _neighbours(position: Tensor, limit: Tensor) -> tuple[Tensor, Tensor, Tensor
     return ops.cast(before, "int32"), ops.cast(after, "int32"), position - before
 
 
+def pyramid_level(boxes: Tensor, image_size: int, canonical_side: int = 224) -> Tensor:
+    """The level that each box is pooled from, int32 [...], 0 for P2 to 3 for P5, as ``pyramid_roi_align`` explains."""
+    size = ops.sqrt(ops.maximum(box_area(boxes), 1e-12)) * image_size
+    level = ops.cast(ops.round(ops.log(size / canonical_side) / math.log(2.0)), "int32") + 4
+    return ops.clip(level, 2, 5) - 2
+
+
 def pyramid_roi_align(
     boxes: Tensor, pyramid: Sequence[Tensor], side: int, image_size: int, canonical_side: int = 224
 ) -> Tensor:
@@ -214,9 +221,7 @@ def pyramid_roi_align(
     table = ops.concatenate([ops.reshape(level, (-1, count, channels)) for level, count in zip(pyramid, cells)], axis=1)
     table = ops.reshape(table, (-1, channels))
 
-    size = ops.sqrt(ops.maximum(box_area(boxes), 1e-12)) * image_size
-    level = ops.cast(ops.round(ops.log(size / canonical_side) / math.log(2.0)), "int32") + 4
-    level = ops.clip(level, 2, 5) - 2
+    level = pyramid_level(boxes, image_size, canonical_side)
     starts = [sum(cells[:index]) for index in range(len(cells))]
     film = ops.cumsum(ops.ones_like(level), axis=0) - 1  # the film's number in the batch, at each of its boxes
     offsets = film * sum(cells) + ops.take(ops.convert_to_tensor(starts, dtype="int32"), level, axis=0)

@@ -189,7 +189,7 @@ def train(out: Path, config: Path, count: int = 2, how: str = "eagerly") -> list
     return started
 
 
-def finish(processes: list[subprocess.Popen[bytes]], out: Path, seconds: float = 400) -> None:
+def finish(processes: list[subprocess.Popen[bytes]], out: Path, seconds: float = 1200) -> None:
     try:
         codes = [process.wait(seconds) for process in processes]
     finally:

@@ -9,11 +9,14 @@ A process that ends, for whatever reason, ends the others: they wait for it in t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import re
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -170,9 +173,23 @@ def join(addresses: Sequence[str], number: int) -> Workers:
     )
     workers = Workers(number, len(addresses))
     try:
-        workers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+        with _ended_by_ctrl_c():
+            workers._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except (tf.errors.OpError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WorkersError(f"{addresses[number]}: cannot be joined to {', '.join(addresses)} ({reason}); check that each "
                            "process has its own --worker, and that no firewall or program holds the port") from error
     return workers
+
+
+@contextlib.contextmanager
+def _ended_by_ctrl_c() -> Iterator[None]:
+    """Has Ctrl-C end the process at once: while it waits in a library Python hears of no signal."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -51,24 +51,18 @@ def training_step(data: Path, config_name: str, weights: str | None, steps: int 
     size = config.training.batch_size
     batches = TrainingBatches((films * steps * size)[: steps * size], config, 0, augment=True)
 
-    class Clock(keras.callbacks.Callback):  # type: ignore[misc]
-        begins: list[float] = []
-        ends: list[float] = []
-
-        def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-            self.begins.append(time.monotonic())
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.ends.append(time.monotonic())
-
-    clock = Clock()
+    begins: list[float] = []
+    ends: list[float] = []
+    clock = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: begins.append(time.monotonic()),
+        on_train_batch_end=lambda batch, logs: ends.append(time.monotonic()),
+    )
     model.fit_stage(batches, None, 0, 2, [clock], verbose=0)
-    begins = clock.begins[steps:]
-    epoch = clock.ends[-1] - begins[0]
-    waited = sum(max(0.0, batches.ready[number] - begin) for number, begin in enumerate(begins))
+    epoch = ends[-1] - begins[steps]
+    waited = sum(max(0.0, batches.ready[number] - begin) for number, begin in enumerate(begins[steps:]))
     inputs, targets = batches[0]
     took = {
-        "first step": clock.ends[0] - clock.begins[0],
+        "first step": ends[0] - begins[0],
         "step": epoch / steps,
         "bare": median_seconds(bare_step(model.network, size), 3),
         "forward": median_seconds(lambda: model.network.test_on_batch(inputs, targets), 3),

@@ -16,7 +16,7 @@ from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.system.precision import choose_precision, prepare_precision
 from mask_rcnn.system.workers import ALONE, WorkersError, has_lost_others, join, workers_given
-from mask_rcnn.training.bag import is_trained, train_bag
+from mask_rcnn.training.bag import train_bag
 from mask_rcnn.training.outcome import write_members
 from mask_rcnn.training.run_folder import TrainingError
 from mask_rcnn.training.side_by_side import Training, gpus_to_share, train_side_by_side
@@ -76,11 +76,12 @@ def run(arguments: argparse.Namespace, given: Sequence[str]) -> int:
 
 
 def _side_by_side(config: Config, arguments: argparse.Namespace, given: Sequence[str], gpus: Sequence[str]) -> int:
-    """Every member by this command in a process of its own, as many at once as there are GPUs."""
-    paths = {member: arguments.out / f"{config.name}_{member}{checkpoint.ENDING}"
-             for member in range(1, config.bag.members + 1)}  # fmt: skip
+    """Every member by this command in a process of its own, as many at once as there are GPUs.
+
+    One that is trained already says so, and its GPU takes the next.
+    """
     trainings = [Training(f"{config.name}_{member}", [*given, "--member", str(member), "--device", "gpu"])
-                 for member, path in paths.items() if not is_trained(config, path)]  # fmt: skip
+                 for member in range(1, config.bag.members + 1)]  # fmt: skip
     failed = train_side_by_side(trainings, gpus, arguments.runs)
     write_members(config, arguments.out, arguments.runs)
     if failed:

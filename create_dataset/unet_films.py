@@ -58,7 +58,7 @@ def read_films(
         seed: of the split.
 
     Raises:
-        DatasetError: a folder cannot be used, a heart is missing, no set has a folder of hearts, or no film is left for one side.
+        DatasetError: a folder cannot be used, a heart or every folder of hearts is missing, or no film is left for one side.
     """
     if hearts and not any((hearts / folder.name).is_dir() for folder in folders):
         raise DatasetError(f"{hearts}: has no folder of {', '.join(folder.name for folder in folders)}; "
@@ -87,9 +87,9 @@ def _load(records: Sequence[FilmRecord], hearts: Path | None) -> list[UNetFilm]:
         drawn = labels = resize_labels(drawn, SIDE, SIDE)
         name = Path(record.source).name
         if conventions[record.source] == HEART_DRAWN_IN:
-            hearts_of_set = hearts / name if hearts else None
-            known = hearts_of_set is not None and hearts_of_set.is_dir()
-            heart = _read_heart(hearts_of_set / f"{record.path.stem}.png") if known else None
+            heart = None
+            if hearts and (hearts / name).is_dir():
+                heart = _read_heart(hearts / name / f"{record.path.stem}.png")
             labels = known_labels(drawn, heart)
         films.append(UNetFilm(name, equalise(stretch_to_square(film)), drawn, labels))
     return films

@@ -62,7 +62,7 @@ def load_members(unets: Sequence[Unet], runtime: Runtime = Runtime(KERAS)) -> tu
     with step(f"loading {len(unets)} U-Net{'s' * (len(unets) != 1)}"):
         for unet in unets:
             try:
-                members.append(_load(unet.path, runtime))
+                members.append(load_network(unet.path, runtime))
             except WeightsError as error:
                 warn(str(error))
                 continue
@@ -70,7 +70,13 @@ def load_members(unets: Sequence[Unet], runtime: Runtime = Runtime(KERAS)) -> tu
     return loaded, members
 
 
-def _load(path: Path, runtime: Runtime) -> Network:
+def load_network(path: Path, runtime: Runtime = Runtime(KERAS)) -> Network:
+    """The U-Net of a file.
+
+    Raises:
+        WeightsError: the file holds none.
+        DeviceError: as ``load_members``.
+    """
     if runtime.name == KERAS:
         network: Network = load_unet(path)
         return network

@@ -52,13 +52,17 @@ def read_films(
     Args:
         folders: each with ``images/`` and ``masks/``, or a dataset JSON.
         held_out: the list of films that are neither for the one nor for the other; None where there is none.
-        hearts: holds SET/NAME.png, above 0 where a heart may lie (scripts/find_hearts.py), for films whose drawings hold it.
+        hearts: holds SET/NAME.png, above 0 where a heart may lie (scripts/find_hearts.py), for films whose drawings hold it;
+            of a set without a folder there, hearts are not left out.
         train_fraction: of the patients of each folder.
         seed: of the split.
 
     Raises:
-        DatasetError: a folder cannot be used, a heart is missing, or no film is left for one side.
+        DatasetError: a folder cannot be used, a heart or every folder of hearts is missing, or no film is left for one side.
     """
+    if hearts and not any((hearts / folder.name).is_dir() for folder in folders):
+        raise DatasetError(f"{hearts}: has no folder of {', '.join(folder.name for folder in folders)}; "
+                           "make it with scripts/find_hearts.py")
     records = [record for folder in folders for record in read_records(folder, "patient")]
     if held_out is not None:
         kept = set(held_out.to_learn([record.path for record in records]))
@@ -83,7 +87,9 @@ def _load(records: Sequence[FilmRecord], hearts: Path | None) -> list[UNetFilm]:
         drawn = labels = resize_labels(drawn, SIDE, SIDE)
         name = Path(record.source).name
         if conventions[record.source] == HEART_DRAWN_IN:
-            heart = None if hearts is None else _read_heart(hearts / name / f"{record.path.stem}.png")
+            heart = None
+            if hearts and (hearts / name).is_dir():
+                heart = _read_heart(hearts / name / f"{record.path.stem}.png")
             labels = known_labels(drawn, heart)
         films.append(UNetFilm(name, equalise(stretch_to_square(film)), drawn, labels))
     return films

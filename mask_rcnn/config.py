@@ -57,7 +57,7 @@ class NetworkConfig:
     anchor_scales: tuple[int, ...] = (16, 32, 64, 128, 256)  # pixels, one a pyramid level P2 to P6
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)  # width over height
     mean_pixel: tuple[float, ...] = (123.7, 116.8, 103.9)
-    train_batch_norm: bool = False  # small batches give poor statistics: the published network keeps them frozen
+    train_batch_norm: bool = False  # the published network keeps its statistics frozen; from random weights they learn
 
     @property
     def mask_size(self) -> int:

@@ -43,8 +43,10 @@ from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.runtime.start import add_runtime, start_runtime
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.devices import DeviceError, start_device
 from mask_rcnn.system.files import replacing_path
 from mask_rcnn.system.progress import progress, warn
 
@@ -110,12 +112,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--held-out", type=Path, metavar="CSV")
     parser.add_argument("--copies", type=int, default=0, metavar="N", help="ill copies of a film that is not held out")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    add_runtime(parser)
     arguments = parser.parse_args(argv)
     try:
         held_out = read_held_out(arguments.held_out) if arguments.held_out else None
         records_of = {folder: read_records(folder, "patient") for folder in arguments.data}
-        start_device("auto")
-        members = load_members(arguments.weights)
+        runtime = choose_runtime(arguments.runtime)
+        start_runtime(runtime, "auto")
+        members = load_members(arguments.weights, runtime=runtime)
     except (InferenceError, DatasetError, DeviceError, OSError) as error:
         print(f"collect_predictions: {error}", file=sys.stderr)
         return 1

@@ -1,8 +1,11 @@
 """Makes films that ``train.py`` can learn from out of drawings that hold the heart (``create_dataset/composite.py``).
 
-    python scripts/compose_labels.py --unet runs/unet.h5 --heart-unet runs/heart.h5 --data my_films --out runs/composed
+    python scripts/compose_labels.py --unet runs/unet.h5 --heart-unet runs/heart.h5 --data adults --out runs/composed
+    python scripts/compose_labels.py --unet runs/unet.h5 --data children --out runs/composed
 
-``--held-out configs/held_out.csv`` leaves out the films of that list.
+Hearts are for adults, whose large hearts such drawings hold out to the chest wall. On ill children a network that was taught
+adults' hearts finds them too large, and the labels had steps where they were cut away. ``--held-out configs/held_out.csv``
+leaves out the films of that list.
 
 ``OUT/SET/images`` links to the set's films, ``OUT/SET/masks`` gets the labels of those that are not held out, and
 ``films.csv`` is the set's own, so that patients are known. Films whose labels are there already are passed over.
@@ -61,14 +64,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     forgiving_streams()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--unet", type=Path, required=True, metavar="FILE", help="finds the lungs' inner edges")
-    parser.add_argument("--heart-unet", type=Path, required=True, metavar="FILE", help="finds the hearts")
+    parser.add_argument("--heart-unet", type=Path, metavar="FILE", help="finds the hearts; without it, none is cut away")
     parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DIR")
     parser.add_argument("--held-out", type=Path, metavar="CSV", help="films of which nothing is made")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     arguments = parser.parse_args(argv)
     try:
         held_out = read_held_out(arguments.held_out) if arguments.held_out else None
-        unet, heart_unet = load_unet(arguments.unet), load_unet(arguments.heart_unet)
+        unet = load_unet(arguments.unet)
+        heart_unet = load_unet(arguments.heart_unet) if arguments.heart_unet else None
         records_of = {folder: read_records(folder, "patient") for folder in arguments.data}
     except (WeightsError, DatasetError) as error:
         print(f"compose_labels: {error}", file=sys.stderr)
@@ -94,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             inputs = np.zeros((BATCH, SIDE, SIDE, 3), np.float32)
             for place, (annotated, _) in zip(inputs, batch, strict=False):
                 place[:] = prepare(annotated.film)
-            lungs, hearts = (probabilities([network], inputs) for network in (unet, heart_unet))
+            lungs = probabilities([unet], inputs)
+            hearts = np.zeros_like(lungs) if heart_unet is None else probabilities([heart_unet], inputs)
             for k, (annotated, path) in enumerate(batch):
                 labels = labels_of(annotated.labels, lungs[:, k], hearts[0, k])
                 write_bytes(path, cv2.imencode(".png", labels)[1].tobytes())

@@ -45,21 +45,24 @@ from mask_rcnn.evaluation.predictors import Find, Finding, bag_name, unique_name
 from mask_rcnn.evaluation.report import csv_text, error_lines, offset_line, table_lines, write_worst
 from mask_rcnn.evaluation.sets import evaluate, summaries_of
 from mask_rcnn.films.images import FilmError
+from mask_rcnn.runtime.choice import KERAS, Runtime, choose_runtime
+from mask_rcnn.runtime.start import add_runtime, start_runtime
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import writable, write_bytes, write_json
 from mask_rcnn.utils import mask_box
 
 
-def with_unets(paths: Sequence[Path]) -> tuple[Find, str]:
+def with_unets(paths: Sequence[Path], runtime: Runtime) -> tuple[Find, str]:
     """U-Nets, each for itself and voted as ``create_dataset.py`` does; their mask, without a score, is split in two."""
     from create_dataset.lungs import find_lungs
-    from create_dataset.unet import WeightsError, load_unet, prepare, probabilities
+    from create_dataset.members import load_network
+    from create_dataset.unet import WeightsError, prepare, probabilities
 
     members, names = [], unique_names(paths, ".h5", ".weights")
     for path in paths:
         try:
-            members.append(load_unet(path))
+            members.append(load_network(path, runtime))
         except WeightsError as error:
             raise InferenceError(str(error)) from error
 
@@ -107,14 +110,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help="between the pixels of the annotations, where neither DICOM nor the JSON holds it")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation"), metavar="DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
+    add_runtime(parser, KERAS)  # the same numbers on every machine
     arguments = parser.parse_args(argv)
     command = writable(shlex.join(["scripts/evaluate.py", *(sys.argv[1:] if argv is None else argv)]))
     names, sets = unique_names(arguments.data, ".json"), []
     try:
         held_out = read_held_out(arguments.held_out) if arguments.held_out else None
         records_of = [measured_records(source, held_out) for source in arguments.data]
-        print(choose_device(arguments.device), flush=True)
-        find, judged = with_members(load_members(arguments.weights)) if arguments.weights else with_unets(arguments.unet)
+        runtime = choose_runtime(arguments.runtime, arguments.device)
+        start_runtime(runtime, arguments.device)
+        find, judged = (with_members(load_members(arguments.weights, runtime=runtime)) if arguments.weights
+                        else with_unets(arguments.unet, runtime))
         for source, name, records in zip(arguments.data, names, records_of, strict=True):
             kept = evaluate(find, judged, records, arguments.spacing)
             if not kept.images:

@@ -36,8 +36,10 @@ from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.summary import bootstrap_intervals
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.lungs import SIDES
+from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.runtime.start import start_runtime
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import write_bytes, write_json
 from mask_rcnn.utils import mask_box
 
@@ -169,8 +171,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = argument_parser(__doc__, Path("results/robustness")).parse_args(argv)
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)
-        print(choose_device(arguments.device), flush=True)
-        rows = list(predict_all(load_members(arguments.weights), records, CHANGES, list(CHANGES)))
+        runtime = choose_runtime(arguments.runtime, arguments.device)
+        start_runtime(runtime, arguments.device)
+        rows = list(predict_all(load_members(arguments.weights, runtime=runtime), records, CHANGES, list(CHANGES)))
         tables = summarise(rows)
         if not tables:
             raise InferenceError(f"{arguments.data}: on none of its {len(records)} films both lungs are annotated")

@@ -48,9 +48,11 @@ from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.polarity import is_inverted
 from mask_rcnn.films.square import resize_labels
 from mask_rcnn.lungs import CATEGORIES
+from mask_rcnn.runtime.choice import KERAS, choose_runtime
+from mask_rcnn.runtime.start import add_runtime, start_runtime
+from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import positive
 from mask_rcnn.system.console import forgiving_streams
-from mask_rcnn.system.devices import DeviceError, choose_device
 from mask_rcnn.system.files import write_bytes, write_json
 
 AS_IT_IS, ALL, BOTH_SHOWN = "as it is", "all", "showing both"
@@ -220,6 +222,7 @@ def argument_parser(text: str | None, out: Path) -> argparse.ArgumentParser:
     parser.add_argument("--count", type=positive, default=48, metavar="N", help="films; default: %(default)s")
     parser.add_argument("--out", type=Path, default=out, metavar="DIR", help="default: %(default)s")
     parser.add_argument("--device", default="auto", help="auto, cpu, gpu or gpu:N")
+    add_runtime(parser, KERAS)  # the same numbers on every machine
     return parser
 
 
@@ -231,8 +234,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         records = evenly(read_records(arguments.data, "patient"), arguments.count)
-        print(choose_device(arguments.device), flush=True)
-        members = load_members(arguments.weights)
+        runtime = choose_runtime(arguments.runtime, arguments.device)
+        start_runtime(runtime, arguments.device)
+        members = load_members(arguments.weights, runtime=runtime)
         if len(members) < 2:
             raise InferenceError(f"{members[0].path}: one network has nobody to agree with; give two or more to --weights")
         rows = list(predict_all(members, records, SPOILERS, arguments.kinds))

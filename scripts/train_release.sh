@@ -30,14 +30,15 @@ ill=runs/ill
 [ -f "$ill/heart.weights.h5" ] ||
   "$python" scripts/train_unet.py --data "$ill/heart_sets/wingspan" --held-out "$held_out" --weights runs/first_unet.weights.h5 \
     --epochs 10 --beside 0.2 --ill 0.2 --flip 0 --run "$ill/unet_heart" --out "$ill/heart.weights.h5"
-"$python" scripts/find_hearts.py --unet "$ill/heart.weights.h5" --data "${opaque[@]}" --held-out "$held_out" --out "$ill/hearts"
+"$python" scripts/find_hearts.py --unet "$ill/heart.weights.h5" --data "$data/v7_bedside" --held-out "$held_out" --out "$ill/hearts"
 [ -f models/unet/efficientnetb0.weights.h5 ] ||
   "$python" scripts/train_unet.py --data "$ill/sets/shenzhen" "$data/openist" "$data/wingspan" "${opaque[@]}" --held-out "$held_out" \
     --hearts "$ill/hearts" --weights runs/first_unet.weights.h5 --epochs 10 --learning-rate 0.0007 --beside 0.3 --ill 0.4 \
     --per-epoch shenzhen=110 openist=80 wingspan=60 v7_children=160 v7_bedside=90 --choose-by 40 \
     --run "$ill/unet_lungs" --out models/unet/efficientnetb0.weights.h5
-"$python" scripts/compose_labels.py --unet models/unet/efficientnetb0.weights.h5 --heart-unet "$ill/heart.weights.h5" \
-  --data "${opaque[@]}" --held-out "$held_out" --out "$ill/composed"
+compose=("$python" scripts/compose_labels.py --unet models/unet/efficientnetb0.weights.h5 --held-out "$held_out" --out "$ill/composed")
+"${compose[@]}" --data "$data/v7_children"
+"${compose[@]}" --data "$data/v7_bedside" --heart-unet "$ill/heart.weights.h5"
 for member in 1 2 3 4 5; do
   "$python" train.py --config lungs_ill --set name=lungs_small --member "$member" --weights "runs/second/lungs_small_$member.weights.h5"
 done

@@ -3,9 +3,9 @@
     python scripts/with_masks.py --set ../shared/data/shenzhen --masks masks_completed --out runs/sets/shenzhen
     python scripts/with_masks.py --set ../shared/data/wingspan --masks heart --out runs/hearts/wingspan
 
-``OUT/images`` links to the set's films and ``OUT/masks`` holds the masks, so that ``--data OUT`` reads them. A mask of 0 and
-255, of a heart for instance, becomes one of 0 and 1. The last folder of OUT should have the set's name: by that films are
-held out.
+``OUT/images`` links to those films of the set that have such a mask, and ``OUT/masks`` holds the masks, so that
+``--data OUT`` reads them. A mask of 0 and 255, of a heart for instance, becomes one of 0 and 1. The last folder of OUT
+should have the set's name: by that films are held out.
 """
 
 from __future__ import annotations
@@ -41,9 +41,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not masks or not (arguments.set / "images").is_dir():
         print(f"with_masks: {arguments.set}: has no images/ or no {arguments.masks}/*.png", file=sys.stderr)
         return 1
-    (arguments.out / "masks").mkdir(parents=True, exist_ok=True)
-    if not (arguments.out / "images").exists():
-        (arguments.out / "images").symlink_to((arguments.set / "images").resolve())
+    for folder in ("images", "masks"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    names = {path.stem for path in masks}
+    for film in (arguments.set / "images").iterdir():
+        link = arguments.out / "images" / film.name
+        if film.stem in names and not link.exists():
+            link.symlink_to(film.resolve())
     for table in arguments.set.glob("films.csv"):
         shutil.copyfile(table, arguments.out / table.name)
     for path in masks:

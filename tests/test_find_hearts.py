@@ -66,6 +66,10 @@ def test_labels_are_composed_of_drawing_lungs_and_heart(
     assert (labels == LEFT_LUNG)[:, limit + 2 :].sum() > 0.97 * (drawn[1] == LEFT_LUNG)[:, limit + 2 :].sum()
     assert (out / "images").is_dir() and (out / "convention.txt").read_text() == "heart left out\n"
     assert script.main(arguments) == 0 and "0 films" in capsys.readouterr().out
+    arguments = ["--unet", "lungs", *arguments[4:7], str(tmp_path / "without"), *arguments[8:]]
+    assert script.main(arguments) == 0  # no heart is cut away
+    labels = cv2.imread(str(tmp_path / "without" / "v7_children" / "masks" / f"{names[1]}.png"), cv2.IMREAD_UNCHANGED)
+    assert (labels == LEFT_LUNG).sum() > 0.97 * (drawn[1] == LEFT_LUNG).sum()
 
 
 def test_the_cardiothoracic_ratio_is_of_the_widest_columns() -> None:

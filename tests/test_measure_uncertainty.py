@@ -185,8 +185,12 @@ def test_a_set_can_be_had_with_other_masks(tmp_path: Path) -> None:
     cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) > 0).astype(np.uint8) * 255)
     script = load_script("with_masks")
     assert script.main(["--set", str(source), "--masks", "heart", "--out", str(tmp_path / "other" / "data")]) == 0
-    masks = [cv2.imread(str(mask), cv2.IMREAD_UNCHANGED) for mask in sorted((tmp_path / "other" / "data" / "masks").iterdir())]
+    paths = sorted((tmp_path / "other" / "data" / "masks").iterdir())
+    masks = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
     assert [set(np.unique(mask).tolist()) for mask in masks] == [{0, 1}, {0, 1, 2}]
     assert [mask.ndim for mask in masks] == [2, 2]  # label masks of three channels are refused
-    assert len(list((tmp_path / "other" / "data" / "images").iterdir())) == 2
+    path.unlink()  # a film without such a mask is none of the set's
+    assert script.main(["--set", str(source), "--masks", "heart", "--out", str(tmp_path / "fewer" / "data")]) == 0
+    for name, count in (("other", 2), ("fewer", 1)):
+        assert [film.path.exists() for film in read_records(tmp_path / name / "data", "patient")] == [True] * count
     assert script.main(["--set", str(source), "--masks", "none", "--out", str(tmp_path / "third")]) == 1

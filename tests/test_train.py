@@ -634,6 +634,17 @@ def test_a_member_starts_from_weights_of_other_classes(
 
 
 @pytest.mark.usefixtures("eagerly")
+@pytest.mark.parametrize(("start", "learns"), [(None, True), (Path("weights.h5"), False), (Path("imagenet"), False)])
+def test_the_normalisation_learns_from_random_weights_alone(
+    start: Path | None, learns: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = load_config(write_config(tmp_path / "frozen.yaml", network={"train_batch_norm": False}))
+    taught: list[bool] = []
+    monkeypatch.setattr(training_bag, "train_member", lambda config, *_: taught.append(config.network.train_batch_norm))
+    training_bag.train_bag(config, [1], tmp_path, tmp_path / "runs", start)
+    assert taught == [learns] and ("the batch normalisation learns, too" in capsys.readouterr().out) == learns
+
+
 def test_members_learn_by_seeds_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its seed a member's first weights, the order and changes of its films and its anchors differ from the others'."""
     shown: list[tuple[int, np.ndarray]] = []

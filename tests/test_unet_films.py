@@ -49,6 +49,14 @@ def test_films_of_both_conventions_are_read_without_those_held_out(folders: list
     assert all((film.labels[film.drawn > 0] == UNKNOWN).all() for film in with_hearts)
     with pytest.raises(DatasetError, match="make it with scripts/find_hearts.py"):
         read_films(folders[1:], None, tmp_path, 0.75, 0)
+    with pytest.raises(DatasetError, match="has no folder of v7_children; make it with scripts/find_hearts.py"):
+        read_films(folders[1:], None, tmp_path / "nowhere", 0.75, 0)
+    hearts_of_others, _ = read_films(folders, None, hearts.parent / "hearts", 0.75, 0)
+    (hearts / "v7_children").rename(hearts / "openist")  # of a set that holds no heart: nothing is left out
+    without, _ = read_films(folders, None, hearts, 0.75, 0)
+    for film, other in zip(without, hearts_of_others, strict=True):
+        assert (film.labels == UNKNOWN).any() == film.holds_heart
+        assert not film.holds_heart or ((film.labels == UNKNOWN).sum() < (other.labels == UNKNOWN).sum())
 
 
 def test_every_film_is_shown_before_one_is_shown_again() -> None:

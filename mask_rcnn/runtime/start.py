@@ -11,10 +11,11 @@ from mask_rcnn.system.console import detail, inform
 from mask_rcnn.system.devices import start_device
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
+def add_runtime(parser: argparse.ArgumentParser, default: str = AUTO) -> None:
     """Adds the option."""
-    parser.add_argument("--runtime", choices=[AUTO, *RUNTIMES], default=AUTO,
-                        help="what runs the networks (default: auto, the fastest that is installed; on a GPU keras)")
+    parser.add_argument("--runtime", choices=[AUTO, *RUNTIMES], default=default,
+                        help="what runs the networks; auto: the fastest that is installed, on a GPU keras "
+                        f"(default: {default})")
 
 
 def start_runtime(runtime: Runtime, device: str, backends: Sequence[str] = BACKENDS) -> None:

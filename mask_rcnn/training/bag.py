@@ -36,7 +36,7 @@ from mask_rcnn.training.callbacks import callbacks_of, refuse_infinite
 from mask_rcnn.training.films import Films
 from mask_rcnn.training.report import epoch_report
 from mask_rcnn.training.run_folder import TrainingError
-from mask_rcnn.training.stages import schedule_of, stages_of
+from mask_rcnn.training.stages import from_random_weights, schedule_of, stages_of
 from mask_rcnn.weights import checkpoint
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def train_bag(
         DatasetError: the films cannot be read, or used.
         CheckpointError, TrainingError, RunError: as ``train_member``, or weights that are there are another config's.
     """
+    if initial_weights is None and not config.network.train_batch_norm:
+        inform(f"{config.name}: from random weights the batch normalisation learns, too (network.train_batch_norm)")
+        config = from_random_weights(config)
     weights = {member: out / f"{config.name}_{member}{checkpoint.ENDING}" for member in members}
     waiting = [member for member, path in weights.items() if workers.is_first and not is_trained(config, path)]
     waiting = workers.from_first(waiting)

@@ -1,10 +1,14 @@
-"""The two stages of a training: first the heads, then all layers, each with its own learning rate."""
+"""The two stages of a training: first the heads, then all layers, each with its own learning rate.
+
+From random weights there is nothing to freeze: all layers learn in both, and the normalisation its statistics.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from mask_rcnn.config import TrainingConfig
+from mask_rcnn.config import Config, TrainingConfig
 
 
 class Stage(NamedTuple):
@@ -23,6 +27,14 @@ def stages_of(training: TrainingConfig, from_random: bool) -> list[Stage]:
         Stage(0, heads, "all" if from_random else "heads", training.learning_rate),
         Stage(heads, whole, "all", training.learning_rate * training.all_learning_rate_factor),
     ]
+
+
+def from_random_weights(config: Config) -> Config:
+    """The config of a training from random weights, whose normalisation learns its statistics.
+
+    Frozen, they would be those of no film at all: 0 and 1 in every layer, through which a deep network learns nothing.
+    """
+    return replace(config, network=replace(config.network, train_batch_norm=True))
 
 
 def schedule_of(training: TrainingConfig, stage: Stage, steps: int) -> Any:

@@ -45,6 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 ENDING = ".weights.h5"  # by which Keras knows what to write
+_WORTH_PACKING = 2048  # bytes: packed data lie in chunks, whose index takes as much
 
 # The layers whose shapes follow the number of classes; in each, the last axis holds one class after the other.
 CLASS_HEADS = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_mask")
@@ -96,7 +97,7 @@ def config_in_file(config: Config) -> dict[str, Any]:
 
 
 def halve(path: Path) -> None:
-    """Rewrites a Keras weights file with its floats in 16 bits and without the optimiser.
+    """Rewrites a Keras weights file with its floats in 16 bits, packed, and without the optimiser.
 
     Weights beyond 65,504, which a variance may be, have no place in 16 bits and keep their 32. The names of layers without
     weights are left out: Keras numbers them over all networks of a process, and equal weights shall be equal files.
@@ -111,13 +112,19 @@ def halve(path: Path) -> None:
                 values = node[()]
                 if values.dtype == np.float32 and np.abs(values).max(initial=0) <= np.finfo(np.float16).max:
                     values = values.astype(np.float16)
-                half.create_dataset(name, data=values)
+                write_packed(half, name, values)
             else:
                 half.require_group(name)
             if isinstance(node, h5py.Dataset) or len(node):
                 half[name].attrs.update(node.attrs)
 
         full.visititems(copy)
+
+
+def write_packed(file: h5py.File, name: str, values: np.ndarray) -> None:
+    """A dataset of a weights file, packed without loss where that is worth it; any HDF5 library reads it."""
+    packed = {"compression": "gzip", "compression_opts": 9, "shuffle": True} if values.nbytes >= _WORTH_PACKING else {}
+    file.create_dataset(name, data=values, **packed)
 
 
 def read_config(path: str | Path) -> Config:

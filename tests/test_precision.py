@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,44 +99,61 @@ def test_a_policy_does_not_leak_from_a_network_that_cannot_be_built(monkeypatch:
     assert keras.config.dtype_policy() is policy
 
 
-def test_a_processor_with_bfloat16_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before TensorFlow is loaded, and where nobody has said otherwise."""
-    cpuinfo = {name: tmp_path / name for name in ("new", "old")}
-    cpuinfo["new"].write_text("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n")
-    cpuinfo["old"].write_text("processor\t: 0\nmodel name\t: amx_bf16\nflags\t\t: fpu avx512f\n")
-    monkeypatch.delenv(VARIABLE, raising=False)
+@pytest.fixture
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Gives the processor these instructions."""
+    monkeypatch.setattr(precision, "CPUINFO", tmp_path / "cpuinfo")
+    return lambda text: (tmp_path / "cpuinfo").write_text(f"model name\t: amx_bf16\nflags\t\t: fpu {text}\n") and None
+
+
+def test_the_variable_is_set_for_amx_before_tensorflow_is_loaded(
+    flags: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "restored afterwards")
+    monkeypatch.delenv(VARIABLE)
+    assert precision.processor_flags() == set(), "of another system nothing is known"
     monkeypatch.setitem(sys.modules, "tensorflow", sys.modules[__name__])
-    prepare_precision("auto", cpuinfo["new"])
+    flags("amx_bf16")
+    prepare_precision("auto")
     assert VARIABLE not in os.environ, "it would come too late"
     monkeypatch.delitem(sys.modules, "tensorflow")
-    for wanted, name in (("float32", "new"), ("bfloat16", "new"), ("auto", "old"), ("auto", "absent")):
-        prepare_precision(wanted, cpuinfo.get(name, tmp_path / "absent"))
-        assert VARIABLE not in os.environ, (wanted, name)
+    for wanted, text in (("float32", "amx_bf16"), ("bfloat16", "amx_bf16"), ("auto", "avx512_bf16"), ("auto", "")):
+        flags(text)
+        prepare_precision(wanted)
+        assert VARIABLE not in os.environ, (wanted, text)
+    flags("avx512_bf16 amx_bf16")
     monkeypatch.setenv(VARIABLE, "STRICT")
-    prepare_precision("auto", cpuinfo["new"])
+    prepare_precision("auto")
     assert os.environ[VARIABLE] == "STRICT"
     monkeypatch.delenv(VARIABLE)
-    prepare_precision("auto", cpuinfo["new"])
-    assert os.environ.pop(VARIABLE) == "BF16"
+    prepare_precision("auto")
+    assert os.environ[VARIABLE] == "BF16"
 
 
-@pytest.mark.parametrize(("wanted", "capability", "variable", "expected", "said"), [
-    ("auto", 9, "", "bfloat16", "convolutions in bfloat16; --set training.precision=float32 switches it off"),
-    ("auto", 7, "", "float16", "convolutions in float16; --set"),
-    ("auto", 6, "", "float32", "convolutions in float32"),
-    ("float32", 9, "", "float32", "convolutions in float32"),
-    ("float16", 0, "", "float16", "convolutions in float16"),
-    ("auto", 0, "", "float32", "convolutions in float32"),
-    ("auto", 0, "BF16", "float32", "convolutions in bfloat16 by TF_SET_ONEDNN_FPMATH_MODE=BF16; --set training.precision="),
+SWITCH = "--set training.precision=float32 switches it off"
+
+
+@pytest.mark.parametrize(("wanted", "capability", "text", "variable", "expected", "said"), [
+    ("auto", 9, "", "", "bfloat16", f"convolutions in bfloat16; {SWITCH}"),
+    ("auto", 7, "", "", "float16", f"convolutions in float16; {SWITCH}"),
+    ("auto", 6, "", "", "float32", "convolutions in float32"),
+    ("float32", 9, "avx512_bf16", "", "float32", "convolutions in float32"),
+    ("float16", 0, "avx512_bf16", "", "float16", "convolutions in float16"),
+    ("auto", 0, "", "", "float32", "convolutions in float32"),
+    ("auto", 0, "avx512_bf16", "", "bfloat16", f"convolutions in bfloat16; {SWITCH}"),
+    ("auto", 0, "amx_bf16", "BF16", "float32", f"convolutions in bfloat16 by TF_SET_ONEDNN_FPMATH_MODE=BF16; {SWITCH}"),
+    ("auto", 0, "amx_bf16", "STRICT", "float32", "convolutions in float32"),
 ])  # fmt: skip
 def test_what_is_chosen_and_said(
-    wanted: str, capability: int, variable: str, expected: str, said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    wanted: str, capability: int, text: str, variable: str, expected: str, said: str, flags: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    flags(text)
     monkeypatch.setattr(precision, "_capability", lambda: capability)
+    monkeypatch.setattr(precision, "_has_gpu", lambda: capability > 0)
     monkeypatch.setattr(precision, "_backend", lambda: "tensorflow")
     monkeypatch.setenv(VARIABLE, variable)
-    chosen, line = precision.choose_precision(wanted)
-    assert chosen == expected and line.startswith(said)
+    assert precision.choose_precision(wanted) == (expected, said)
 
 
 def test_there_is_no_gpu_here() -> None:
@@ -155,7 +173,7 @@ print(float(np.abs(tf.nn.conv2d(image, kernel, 1, "SAME").numpy() - tf.nn.conv2d
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not precision.has_bfloat16(), reason="this processor has no instructions for bfloat16")
+@pytest.mark.skipif("amx_bf16" not in precision.processor_flags(), reason="this processor has no AMX")
 def test_convolutions_are_in_the_bits_that_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     root = Path(__file__).resolve().parents[1]

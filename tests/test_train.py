@@ -72,6 +72,7 @@ TINY = {
         "heads_epochs": 1,
         "all_epochs": 2,
         "batch_size": 7,
+        "precision": "float32",  # whatever the processor
         "optimiser": "sgd",  # whose graph is half that of adam; with momentum, so that it has a state as well
         "schedule": "cosine",
         "all_learning_rate_factor": 0.5,

@@ -29,6 +29,7 @@ from mask_rcnn.config import READING_SECTIONS, Config, differing_keys, learned_p
 from mask_rcnn.run.folder import sole_run
 from mask_rcnn.system.console import inform, note, step
 from mask_rcnn.system.files import remove_partials_of, write_bytes
+from mask_rcnn.system.precision import fixed_precision
 from mask_rcnn.system.workers import ALONE, Workers
 from mask_rcnn.training import outcome, run_folder
 from mask_rcnn.training.best import Best, is_worn_out
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 def train_bag(
     config: Config, members: Iterable[int], out: Path, runs: Path, initial_weights: Path | None = None,
-    workers: Workers = ALONE, precision: str = "float32",
+    workers: Workers = ALONE, precision: str | None = None,
 ) -> list[Path]:  # fmt: skip
     """Trains those of these members, from 1, that are not trained yet; returns the weights of all of them.
 
@@ -55,7 +56,8 @@ def train_bag(
         runs: folder of checkpoints and TensorBoard.
         initial_weights: a file to start from, ``imagenet``, or None for random weights.
         workers: the processes that train together.
-        precision: in which the networks compute, as ``MaskRCNN`` takes it.
+        precision: in which the networks compute, as ``MaskRCNN`` takes it; None goes by the config, whose ``auto`` then is
+            float32: ``choose_precision`` knows the processor.
 
     Raises:
         DatasetError: the films cannot be read, or used.
@@ -99,7 +101,7 @@ def is_trained(config: Config, weights: Path) -> bool:
 
 def train_member(
     config: Config, member: int, films: Films, out: Path, runs: Path, initial_weights: Path | None = None,
-    workers: Workers = ALONE, precision: str = "float32",
+    workers: Workers = ALONE, precision: str | None = None,
 ) -> None:  # fmt: skip
     """Trains one member, or what is left of its training; the first process writes its weights.
 
@@ -136,7 +138,7 @@ def train_member(
 
 def _train(
     config: Config, seed: int, own: CachedFilms, held_out: CachedFilms, run: Path, begun: Mapping[str, str],
-    initial_weights: Path | None, workers: Workers, precision: str,
+    initial_weights: Path | None, workers: Workers, precision: str | None,
 ) -> tuple[MaskRCNN, run_folder.Progress]:  # fmt: skip
     """The model with its best weights, and how far it came; its checkpoint and log lie in ``run``."""
     import keras
@@ -151,7 +153,7 @@ def _train(
         run_folder.cut_log(run, done.epochs)
     keras.utils.set_random_seed(seed)
     with step("building the network"):
-        model = MaskRCNN(config, precision, workers=workers)
+        model = MaskRCNN(config, precision or fixed_precision(config.training.precision), workers=workers)
     if done.epochs:
         model.load_weights(last)
         inform(f"{name}: going on after epoch {done.epochs}")

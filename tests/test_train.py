@@ -153,7 +153,7 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> 
     epochs = [line for line in out.splitlines() if re.match(r"tiny_1: epoch \d/", line)]
     assert len(epochs) == 3 and max(map(len, epochs)) < 120
     line = rf"tiny_1: epoch %d/3, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
-    line += r"\d+ (s|min) \(\d+% waiting for data\)"
+    line += r"\d+ (s|min) \(\d+%% waiting\)"
     assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 3, epochs[2])
     logged = [json.loads(line) for line in (folder / "runs" / "tiny_1" / "log.jsonl").read_text().splitlines()]
     assert all({*LOSS_NAMES, "val_dice", "learning_rate"} <= entry.keys() for entry in logged) and len(logged) == 3
@@ -475,7 +475,7 @@ def test_an_epoch_is_one_short_line() -> None:
     scores = {"loss": 1.23456, "val_loss": 0.9, **{f"{name}_loss": 0.1 for name in ("rpn_class", "mrcnn_mask")},
               "val_dice": 0.95, "val_dice_left_lung": 0.961, "val_dice_right_lung": 0.9567, "learning_rate": 1e-3}
     waited = epoch_line(3, 21, scores | {"waited": 0.042}, 63.4)
-    assert waited.endswith("right 0.957, 63 s (4% waiting for data), 19 min left")
+    assert waited.endswith("right 0.957, 63 s (4% waiting), 19 min left")
     line = epoch_line(3, 21, scores, 63.4)
     assert line == "epoch 3/21, loss 1.235, validation 0.900, Dice left 0.961 right 0.957, 63 s, 19 min left"
     assert epoch_line(21, 21, {"loss": 0.5}, 7230) == "epoch 21/21, loss 0.500, 2 h 00 min"

@@ -32,7 +32,7 @@ def epoch_line(epoch: int, epochs: int, scores: Mapping[str, float], seconds: fl
         parts.append(f"Dice {' '.join(dices)}{_by_source(scores)}")
     if is_best:
         parts.append("best so far")
-    waited = f" ({scores['waited']:.0%} waiting for data)" if "waited" in scores else ""
+    waited = f" ({scores['waited']:.0%} waiting)" if "waited" in scores else ""
     parts.append(f"{duration(seconds)}{waited}")
     if epoch < epochs:
         parts.append(f"{duration(seconds * (epochs - epoch))} left")

@@ -151,7 +151,7 @@ def test_the_output_of_a_training_is_a_short_line_an_epoch(trained: Trained) -> 
     assert "\r" not in out + err and "\b" not in out + err
     number = r"\d+\.\d{3}"
     epochs = [line for line in out.splitlines() if re.match(r"tiny_1: epoch \d/", line)]
-    assert len(epochs) == 3 and max(map(len, epochs)) < 120
+    assert len(epochs) == 3 and max(map(len, epochs)) < 130
     line = rf"tiny_1: epoch %d/3, loss {number}, validation {number}, Dice left {number} right {number}(, best so far)?, "
     line += r"\d+ (s|min) \(\d+%% waiting\)"
     assert re.fullmatch(line % 1 + r", \d+ (s|min) left", epochs[0]) and re.fullmatch(line % 3, epochs[2])

@@ -9,7 +9,7 @@ data=${1:-../shared/data}
 python=.venv/bin/python
 held_out=configs/held_out.csv
 opaque=("$data/v7_children" "$data/v7_bedside")
-export TF_SET_ONEDNN_FPMATH_MODE=BF16 # convolutions in bfloat16 where the processor has them: half the time
+export TF_SET_ONEDNN_FPMATH_MODE=BF16 # of the U-Nets, on a processor with AMX: half the time; train.py chooses for itself
 
 # From healthy lungs: a first U-Net, the films that it labels, and two stages of the five networks.
 [ -d runs/phantoms ] || "$python" scripts/make_phantoms.py --out runs/phantoms --count 60 --seed 1000

@@ -323,8 +323,7 @@ def placed_on_film(
     mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
 ) -> np.ndarray:
     full = np.zeros(shape, np.float32)
-    inside, values = place_mask(mask, box, window, side, shape)
-    full[inside] = values
+    place_mask(mask, box, window, side, full)
     return full
 
 

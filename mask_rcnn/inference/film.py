@@ -54,7 +54,7 @@ def film_result(
     lungs = bag_film(detections, config.bag)
     labels = label_mask(lungs, shape)
     outlines = [
-        {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
+        {str(category): trace(*lung) for category, lung in member_lungs(detection).items()} for detection in detections
     ]
     equalised = equalise(film.pixels)
     risk = film_risk(stretched(equalised), *small_masks(paste(members, predictions, (SIDE, SIDE), soft=True)))

@@ -129,13 +129,13 @@ class Bag:
         size = 0
         while some := [film if isinstance(film, Film) else read_film(film) for film in islice(films, batch)]:
             size = size or len(some)  # the first batch is smaller only where there is no second one
-            predictions = predict(self.members, [equalise(film.pixels) for film in some], size)
-            for film, of_film in zip(some, predictions, strict=True):
-                yield self._result(film, of_film)
+            equalised = [equalise(film.pixels) for film in some]
+            for film, pixels, of_film in zip(some, equalised, predict(self.members, equalised, size), strict=True):
+                yield self._result(film, pixels, of_film)
 
-    def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
+    def _result(self, film: Film, equalised: np.ndarray, predictions: Sequence[Prediction]) -> Result:
         radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts, film.calibration)
-        lungs, labels, record, _ = film_result(self.members, radiograph, film.inverted, predictions)
+        lungs, labels, record, _ = film_result(self.members, radiograph, equalised, film.inverted, predictions)
         reasons = review_reasons(record, self.quality, self.config.bag)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)

@@ -207,6 +207,7 @@ def test_the_best_detection_of_a_member_counts() -> None:
         "class_ids": np.array([LEFT_LUNG, LEFT_LUNG], np.int32),
         "scores": np.array([0.71, 0.93], np.float32),
         "masks": np.stack([bad, good], axis=-1),
+        "windows": np.array([mask_box(bad), mask_box(good)], np.int32),
     }
     lungs = bag_film([member], BagConfig())
     assert list(lungs) == [LEFT_LUNG] and np.array_equal(lungs[LEFT_LUNG].mask, good)

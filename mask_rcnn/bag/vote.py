@@ -52,10 +52,10 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
         top, left = np.maximum(windows.min(axis=0)[:2] - margin, 0)
         bottom, right = np.minimum(windows.max(axis=0)[2:] + margin, (height, width))
         window = (slice(top, bottom), slice(left, right))
-        cropped = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
-        masks = _harden(cropped)
+        cropped = [member["masks"][window[0], window[1], k] for member, k in found]
+        masks = [_harden(mask) for mask in cropped]
         by_votes = bag.pixels == "votes"
-        counted = _count_votes(masks) if by_votes else cropped.mean(axis=0)
+        counted = _count_votes(masks) if by_votes else np.mean(cropped, axis=0)
         enough = min(min_votes, len(masks)) if by_votes else 0.5
         cleaned = _clean(counted >= enough, bag.opening)
         if cleaned.any():
@@ -96,7 +96,7 @@ def majority(member_count: int, min_votes: int) -> int:
 
 
 def member_lungs(detection: Mapping[str, Any]) -> dict[int, tuple[np.ndarray, Box]]:
-    """A member's own lungs by category id, its best-scoring detection of each: bool [height, width], empty outside the box."""
+    """A member's own lungs by category id, its best detection of each: bool [height, width], empty outside the box."""
     best = {category: best_detection(detection, category) for category in CATEGORIES}
     return {
         category: (_harden(detection["masks"][..., k]), tuple(detection["windows"][k].tolist()))
@@ -110,13 +110,13 @@ def best_detection(detection: Mapping[str, Any], category: int) -> int | None:
     return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None
 
 
-def _harden(masks: np.ndarray) -> np.ndarray:
-    """Probabilities as masks; masks as they are, since comparing them would make numbers of them first."""
-    return masks if masks.dtype == bool else masks >= 0.5
+def _harden(mask: np.ndarray) -> np.ndarray:
+    """Probabilities as a mask; a mask as it is, since comparing it would make numbers of it first."""
+    return mask if mask.dtype == bool else mask >= 0.5
 
 
-def _count_votes(masks: np.ndarray) -> np.ndarray:
-    votes = np.zeros(masks.shape[1:], np.uint8)
+def _count_votes(masks: Sequence[np.ndarray]) -> np.ndarray:
+    votes = np.zeros(masks[0].shape, np.uint8)
     for mask in masks:  # five additions of bytes are ten times as fast as masks.sum(0)
         votes += mask.view(np.uint8)
     return votes
@@ -130,9 +130,11 @@ def _clean(mask: np.ndarray, opening: int) -> np.ndarray:
     # right, which costs a perfect lung 0.025 Dice on films of 224 pixels (JSRT, mean).
     corner = opening - 1 - opening // 2
     opened = cv2.dilate(cv2.erode(mask.view(np.uint8), square), square, anchor=(corner, corner))
-    count, parts = cv2.connectedComponents(opened, connectivity=8)  # with statistics it takes five times as long
-    if count <= 2:
+    # Their outlines tell in a tenth of the time whether there are several parts; those without a parent are no holes.
+    outlines, hierarchy = cv2.findContours(opened, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if not outlines or np.count_nonzero(hierarchy[0, :, 3] < 0) == 1:
         return opened.view(bool)
+    _, parts = cv2.connectedComponents(opened, connectivity=8)
     return np.asarray(parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:])))
 
 

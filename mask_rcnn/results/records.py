@@ -68,33 +68,31 @@ def result_record(
         "outlines": list(outlines),
         "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
         "lungs": {
-            str(category): {
-                "score": round(lung.score, 6),
-                "votes": lung.votes,
-                "agreement": _rounded(lung.agreement),
-                "area": int(np.count_nonzero(lung.mask)),
-                "centroid": [round(value, 2) for value in _centroid(lung)],
-                "box": list(lung.box),
-                "segmentation": encode_mask(lung.mask),
-                **_geometry(lung, category, laterality),
-                "intensity": round(_mean_within(equalised, lung), 3),
-            }
-            for category, lung in lungs.items()
+            str(category): _lung_record(lung, category, laterality, equalised) for category, lung in lungs.items()
         },
     }
 
 
-def _geometry(lung: Lung, category: int, laterality: str) -> dict[str, Any]:
-    return {
-        "outline": list(outline_steps(lung.mask)),
-        "apex": list(apex(lung.mask)),
-        "costophrenic": list(costophrenic_point(lung.mask, category, laterality)),
-    }
-
-
-def _mean_within(film: np.ndarray, lung: Lung) -> float:
+def _lung_record(lung: Lung, category: int, laterality: str, equalised: np.ndarray) -> dict[str, Any]:
     y1, x1, y2, x2 = lung.box
-    return cv2.mean(film[y1:y2, x1:x2], lung.mask[y1:y2, x1:x2].astype(np.uint8))[0]
+    mask = lung.mask[y1:y2, x1:x2]
+
+    def on_film(point: tuple[float, float]) -> list[float]:
+        return [y1 + point[0], x1 + point[1]]
+
+    return {
+        "score": round(lung.score, 6),
+        "votes": lung.votes,
+        "agreement": _rounded(lung.agreement),
+        "area": int(np.count_nonzero(mask)),
+        "centroid": [round(value, 2) for value in on_film(centroid(mask))],
+        "box": list(lung.box),
+        "segmentation": encode_mask(lung.mask),
+        "outline": list(outline_steps(mask)),
+        "apex": on_film(apex(mask)),
+        "costophrenic": on_film(costophrenic_point(mask, category, laterality)),
+        "intensity": round(cv2.mean(equalised[y1:y2, x1:x2], mask.astype(np.uint8))[0], 3),
+    }
 
 
 def _rounded(value: float) -> float | None:
@@ -115,9 +113,3 @@ def review_reasons(record: Mapping[str, Any], quality: QualityConfig, bag: BagCo
     if risk is not None and risk > bag.max_risk:
         reasons.append(f"a lung is probably wrong (risk {risk:.2f})")
     return reasons
-
-
-def _centroid(lung: Lung) -> tuple[float, float]:
-    y1, x1, y2, x2 = lung.box
-    row, column = centroid(lung.mask[y1:y2, x1:x2])
-    return y1 + row, x1 + column

@@ -12,6 +12,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+STRETCHED = 256  # pixels a side of the square that whole films are judged by, and that the U-Nets see
+
+
+def stretch_to_square(film: np.ndarray) -> np.ndarray:
+    """A film, uint8 [height, width], as a square of ``STRETCHED`` pixels a side, whatever its shape was."""
+    return cv2.resize(film, (STRETCHED, STRETCHED), interpolation=cv2.INTER_AREA)
+
 
 def fit_to_square(film: np.ndarray, side: int) -> tuple[np.ndarray, tuple[int, int, int, int], float]:
     """Scales a film so that its long side is ``side`` pixels and centres it on a square of zeros.

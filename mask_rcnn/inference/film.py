@@ -33,8 +33,8 @@ class FilmResult(NamedTuple):
 
 
 def film_result(
-    members: Sequence[Member], film: Radiograph, equalised: np.ndarray, inverted: bool, predictions: Sequence[Prediction],
-    with_probabilities: bool = False,
+    members: Sequence[Member], film: Radiograph, equalised: np.ndarray, square: np.ndarray, inverted: bool,
+    predictions: Sequence[Prediction], with_probabilities: bool = False,
 ) -> FilmResult:  # fmt: skip
     """Pastes the members' masks, votes, and makes the label mask and the film's record.
 
@@ -42,6 +42,7 @@ def film_result(
         members: of the bag.
         film: as it was read, its bones white.
         equalised: the same, as the members saw it.
+        square: the film, as ``stretch_to_square`` gives it.
         inverted: whether its bones are black in its file.
         predictions: one a member.
         with_probabilities: whether the result has them.
@@ -60,7 +61,9 @@ def film_result(
     risk = math.nan
     if len(members) > 1:
         risk = film_risk(stretched(equalised), *small_masks(paste(members, predictions, (SIDE, SIDE), soft=True)))
-    record = result_record(film, equalised, inverted, lungs, labels, len(members), config.laterality, risk, outlines)
+    record = result_record(
+        film, equalised, square, inverted, lungs, labels, len(members), config.laterality, risk, outlines
+    )
     means = mean_masks(detections) if with_probabilities else {}
     return FilmResult(lungs, labels, record, means)
 

@@ -290,8 +290,8 @@ class InferenceRun:
                 found = recorded_result(predicted)
             else:
                 found = film_result(
-                    self.members, read_film.radiograph, predicted.equalised, read_film.inverted, predicted.predictions,
-                    PROBABILITIES in self.save,
+                    self.members, read_film.radiograph, predicted.equalised, read_film.square, read_film.inverted,
+                    predicted.predictions, PROBABILITIES in self.save,
                 )  # fmt: skip
             self._write_files(film, read_film.radiograph, found, is_recorded=isinstance(predicted, dict))
             if self.with_page:  # made now, as the film is in memory

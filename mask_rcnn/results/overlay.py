@@ -53,7 +53,7 @@ def overlay(
         within = marked[y1:y2, x1:x2]
         if within.size:
             tinted = cv2.addWeighted(within, 1 - OPACITY, np.full_like(within, LUNG_COLOURS[category]), OPACITY, 0)
-            np.copyto(within, tinted, where=found[y1:y2, x1:x2, None])
+            cv2.copyTo(tinted, found[y1:y2, x1:x2].view(np.uint8), within)
         outline_lung(marked, found, category)
 
     header = round(1.8 * FONT_SIZE)

@@ -19,7 +19,7 @@ import numpy as np
 
 from mask_rcnn.bag.agreement import film_agreement
 from mask_rcnn.bag.lung import Lung
-from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.checks.quality import judge, measure_lungs
 from mask_rcnn.config import BagConfig, QualityConfig
 from mask_rcnn.dataset.run_lengths import encode_mask
@@ -35,7 +35,7 @@ KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "
 
 
 def result_record(
-    film: Radiograph, equalised: np.ndarray, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+    film: Radiograph, equalised: np.ndarray, square: np.ndarray, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
     laterality: str, risk: float = math.nan, outlines: Sequence[Mapping[str, list[list[int]]]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """All that the tables hold of a film, fit for JSON.
@@ -43,6 +43,7 @@ def result_record(
     Args:
         film: as it was read, its bones white; a turned one lies otherwise in its file.
         equalised: the film, as the networks see it.
+        square: the film, as ``stretch_to_square`` gives it.
         inverted: whether its bones are black there.
         lungs: as the bag found them.
         labels: the same, at the film's size.
@@ -66,7 +67,7 @@ def result_record(
         "agreement": _rounded(film_agreement(lungs, members)),
         "risk": _rounded(risk),
         "outlines": list(outlines),
-        "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
+        "measures": measure_lungs(square, masks, width / height),
         "lungs": {
             str(category): _lung_record(lung, category, laterality, equalised) for category, lung in lungs.items()
         },

@@ -216,8 +216,8 @@ def find_lungs(votes: np.ndarray, height: int, width: int, laterality: str = "pa
 
 def parts_of(mask: np.ndarray) -> Iterator[np.ndarray]:
     """The connected parts of a mask, the largest first."""
-    _, labels, statistics, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
-    areas = statistics[1:, cv2.CC_STAT_AREA]
+    _, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)  # with statistics it takes twice as long
+    areas = np.bincount(labels.ravel())[1:]
     return (labels == k + 1 for k in np.argsort(-areas, kind="stable"))
 
 

@@ -19,7 +19,7 @@ from create_dataset.lungs import enlarge_lungs, find_small_lungs
 from create_dataset.quality import measure
 from create_dataset.sources import Source
 from create_dataset.unet import Network, prepare, probabilities
-from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.films.duplicates import fingerprint
 from mask_rcnn.run.engine import ReadFilm, read_once, work_through
@@ -35,7 +35,6 @@ class Film(NamedTuple):
     """A film that was read, ready for the networks."""
 
     found: ReadFilm
-    square: np.ndarray  # uint8 [256, 256]
     inputs: np.ndarray  # float32 [256, 256, 3]
 
 
@@ -73,8 +72,7 @@ def read(source: Source) -> Film:
         OSError: it is gone.
     """
     found = read_once(source.path)
-    square = stretch_to_square(found.radiograph.pixels)
-    return Film(found, square, prepare(square))
+    return Film(found, prepare(found.square))
 
 
 def predict_votes(
@@ -118,6 +116,6 @@ def entry_of(film: Film, votes: np.ndarray, mirrored: np.ndarray | None, lateral
         "doubts": list(doubts),
         "spacing_mm": None if spacing is None else list(spacing),
         "fingerprint": fingerprint(pixels, np.logical_or.reduce(list(small.values())) if small else None),
-        "measures": measure(film.square, votes, mirrored, small, laterality, aspect=width / height),
+        "measures": measure(found.square, votes, mirrored, small, laterality, aspect=width / height),
         "lungs": [annotation(0, 0, category, lung) for category, lung in sorted(lungs.items())],
     }

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Protocol
 import h5py
 import numpy as np
 
-from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.square import stretch_to_square
 from mask_rcnn.system.backend import import_keras
 from mask_rcnn.system.silence import silent_descriptor
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of, known_labels
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import HeldOut
@@ -24,7 +24,7 @@ from mask_rcnn.dataset.split import split_records
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import read_film
-from mask_rcnn.films.square import resize_labels
+from mask_rcnn.films.square import resize_labels, stretch_to_square
 from mask_rcnn.system.progress import progress, warn
 
 

@@ -40,6 +40,7 @@ from mask_rcnn.films.polarity import with_white_bones
 from mask_rcnn.films.radiograph import Radiograph, check_sides, read_radiograph
 from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.films.spacing import Calibration
+from mask_rcnn.films.square import stretch_to_square
 from mask_rcnn.inference.film import film_result
 from mask_rcnn.lungs import SIDES
 from mask_rcnn.prediction import Prediction
@@ -129,13 +130,15 @@ class Bag:
         size = 0
         while some := [film if isinstance(film, Film) else read_film(film) for film in islice(films, batch)]:
             size = size or len(some)  # the first batch is smaller only where there is no second one
-            predictions = predict(self.members, [equalise(film.pixels) for film in some], size)
-            for film, of_film in zip(some, predictions, strict=True):
-                yield self._result(film, of_film)
+            equalised = [equalise(film.pixels) for film in some]
+            for film, pixels, of_film in zip(some, equalised, predict(self.members, equalised, size), strict=True):
+                yield self._result(film, pixels, of_film)
 
-    def _result(self, film: Film, predictions: Sequence[Prediction]) -> Result:
+    def _result(self, film: Film, equalised: np.ndarray, predictions: Sequence[Prediction]) -> Result:
         radiograph = Radiograph(film.pixels, film.spacing, film.turned, film.doubts, film.calibration)
-        lungs, labels, record, _ = film_result(self.members, radiograph, film.inverted, predictions)
+        lungs, labels, record, _ = film_result(
+            self.members, radiograph, equalised, stretch_to_square(film.pixels), film.inverted, predictions
+        )
         reasons = review_reasons(record, self.quality, self.config.bag)
         name = "" if film.path is None else str(film.path)
         row = measurements({"result": "", **record}, 0, name, self.config.laterality, len(self.members), reasons)
@@ -170,7 +173,7 @@ def read_film(source: str | Path | np.ndarray) -> Film:
     spacing, calibration = radiograph.spacing, radiograph.calibration
     if path is not None and spacing is None:
         spacing, calibration = read_sidecar(path)
-    pixels, inverted = with_white_bones(radiograph.pixels)
+    pixels, inverted, _ = with_white_bones(radiograph.pixels)
     return Film(pixels, path, spacing, inverted, radiograph.turned, radiograph.doubts, calibration)
 
 

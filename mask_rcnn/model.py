@@ -342,7 +342,8 @@ class MaskRCNN:
 
         Returns:
             For each film ``rois`` int32 [n, 4] pixels of the film, ``class_ids`` int32 [n], ``scores`` float32 [n] in
-            [0, 1], falling, and ``masks`` [height, width, n], bool or float32.
+            [0, 1], falling, ``masks`` [height, width, n], bool or float32, and ``windows`` int32 [n, 4] pixels of the film,
+            outside which each mask is empty.
 
         Raises:
             TypeError: a film is not uint8.

@@ -82,17 +82,20 @@ def unmold(
     whole = ((rois[:, 2] > rois[:, 0]) & (rois[:, 3] > rois[:, 1])).nonzero()[0]
     # Each mask lies in one piece of memory, and films are large: what no mask covers is never written.
     full = np.zeros((len(whole), *shape), np.float32 if soft else bool)
-    for target, index in zip(full, whole, strict=True):
+    windows = np.tile(np.array([0, 0, *shape], np.int32), (len(whole), 1))
+    for target, covered, index in zip(full, windows, whole, strict=True):
         mask = masks[index, :, :, class_ids[index]]
         if settings.exact_masks:
-            inside, placed = place_mask(mask, mask_boxes[index], window, side, shape)
+            rows, columns = place_mask(mask, mask_boxes[index], window, side, target)
+            covered[:] = rows.start, columns.start, rows.stop, columns.stop
         else:
             box = window_to_film(mask_boxes[index : index + 1], window, side, shape)[0]
-            inside, placed = (slice(None), slice(None)), paste_mask(mask, box, shape)
-        target[inside] = placed if soft else placed >= 0.5
+            pasted = paste_mask(mask, box, shape)
+            target[:] = pasted if soft else pasted >= 0.5
     return {
         "rois": rois[whole],
         "class_ids": class_ids[whole],
         "scores": detections[whole, 5].astype(np.float32),
         "masks": np.moveaxis(full, 0, -1),
+        "windows": windows,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from mask_rcnn.config import NetworkConfig
@@ -171,45 +172,48 @@ def paste_mask(mask: np.ndarray, box: Sequence[int], shape: tuple[int, int]) -> 
 
 
 def place_mask(
-    mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
-) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Samples a mask at the middle of every pixel of the film: probabilities [m, m] to probabilities [height, width].
+    mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, target: np.ndarray
+) -> tuple[slice, slice]:
+    """Samples a mask at the middle of every pixel of the film: probabilities [m, m] to those of [height, width].
 
     It inverts how the targets of the mask head are cropped, from the first to the last row and column of a box, without
     rounding to pixels. The reference's ``paste_mask`` rounds the box to pixels of the film and begins half a cell further
     in, so that its masks are smaller than their targets by 1/28 of the box.
 
     Args:
-        mask: [m, m].
+        mask: [m, m], m at least 2.
         box: (y1, x1, y2, x2), normalised to the square.
         window: (y1, x1, y2, x2) pixels: where the film lies in the square.
         side: of the square.
-        shape: (height, width) of the film.
+        target: [height, width], of the film, written to within the box: float32 gets the probabilities, bool whether they
+            are one half or more.
 
     Returns:
-        The rows and columns of the film that lie in the box, and the probabilities there, float32; elsewhere they are 0.
+        The rows and columns of the film that lie in the box.
     """
-    weights, inside = [], []
-    cells = len(mask)
+    cells, weights, inside, above = len(mask), [], [], []
     for axis in (0, 1):
-        pixels, first, last = shape[axis], window[axis], window[axis + 2]
+        pixels, first, last = target.shape[axis], window[axis], window[axis + 2]
         in_square = (np.arange(pixels) + 0.5) * ((last - first) / pixels) + first - 0.5
         start, end = box[axis] * (side - 1), box[axis + 2] * (side - 1)
         # A box ends half a pixel behind its last pixel's middle.
         inside.append(slice(*np.searchsorted(in_square, (start - 0.5, end + 0.5)).tolist()))
-        in_mask = (in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6))
-        # Bilinear sampling is a product with hat functions, one a cell.
-        hats = 1 - np.abs(np.clip(in_mask, 0, cells - 1)[:, None] - np.arange(cells))
-        weights.append(np.maximum(hats, 0).astype(np.float32))
-    rows, columns = weights
-    across = mask.astype(np.float32) @ columns.T
-    placed = np.empty((len(rows), across.shape[1]), np.float32)
+        in_mask = np.clip((in_square[inside[axis]] - start) * ((cells - 1) / max(end - start, 1e-6)), 0, cells - 1)
+        # Bilinear sampling is a product with hat functions, one a cell, of which two reach a pixel.
+        near = np.minimum(in_mask.astype(np.intp), cells - 2)
+        hats = np.zeros((len(near), cells), np.float32)
+        for cell in (near, near + 1):
+            hats[np.arange(len(near)), cell] = 1 - np.abs(in_mask - cell)
+        weights.append(hats)
+        above.append(near)
+    across = mask.astype(np.float32) @ weights[1].T
+    rows, place = weights[0], target[inside[0], inside[1]]
     for start in range(0, len(rows), ROWS_AT_ONCE):  # near rows of the film lie between a few rows of the mask
-        some = rows[start : start + ROWS_AT_ONCE]
-        used = np.flatnonzero(some.any(axis=0))
-        first, end = (used[0], used[-1] + 1) if len(used) else (0, 0)
-        np.matmul(some[:, first:end], across[first:end], out=placed[start : start + ROWS_AT_ONCE])
-    return (inside[0], inside[1]), placed
+        near = above[0][start : start + ROWS_AT_ONCE]
+        used = slice(near[0], near[-1] + 2)
+        values = rows[start : start + ROWS_AT_ONCE, used] @ across[used]
+        place[start : start + ROWS_AT_ONCE] = values >= 0.5 if target.dtype == bool else values
+    return inside[0], inside[1]
 
 
 def window_to_film(boxes: np.ndarray, window: Sequence[int], square: int, shape: tuple[int, int]) -> np.ndarray:
@@ -228,10 +232,9 @@ def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float:
 
 def centroid(mask: np.ndarray) -> tuple[float, float]:
     """The mean row and column of the pixels of a mask that is not empty."""
-    row, column = (
-        float(counts @ np.arange(len(counts)) / counts.sum())
-        for counts in (np.count_nonzero(mask, axis=1), np.count_nonzero(mask, axis=0))
-    )
+    pixels = mask.astype(np.uint8)
+    lines = (cv2.reduce(pixels, axis, cv2.REDUCE_SUM, dtype=cv2.CV_32S).ravel().astype(np.int64) for axis in (1, 0))
+    row, column = (float(counts @ np.arange(len(counts)) / counts.sum()) for counts in lines)
     return row, column
 
 

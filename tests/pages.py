@@ -34,8 +34,8 @@ def phantom_record(path: Path, image_id: int, agreement: float) -> dict[str, Any
     moved = [[value + 5 * (k % 2) for k, value in enumerate(polygon)] for polygon in one["1"]]
     film = read_once(path)
     record = result_record(
-        film.radiograph, equalise(film.radiograph.pixels), film.inverted, lungs, label_mask(lungs, labels.shape), 2,
-        "patient", 0.01, [one, {"1": moved, "2": one["2"]}],
+        film.radiograph, equalise(film.radiograph.pixels), film.square, film.inverted, lungs,
+        label_mask(lungs, labels.shape), 2, "patient", 0.01, [one, {"1": moved, "2": one["2"]}],
     )  # fmt: skip
     return {"id": image_id, "result": f"{path.stem}.png", "version": film.version, "digest": film.digest, **record}
 

@@ -210,7 +210,7 @@ class TestInstances:
         (found,) = model.detect(runs["eager"].films[:1])
         bias.assign(kept)
         assert {name: values.shape for name, values in found.items()} == {
-            "rois": (0, 4), "class_ids": (0,), "scores": (0,), "masks": (64, 64, 0),
+            "rois": (0, 4), "class_ids": (0,), "scores": (0,), "masks": (64, 64, 0), "windows": (0, 4),
         }
 
     @pytest.mark.parametrize(("lungs", "places"), [(0, 4), (1, 4), (2, 4), (2, 1)])

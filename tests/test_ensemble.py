@@ -53,6 +53,7 @@ def detection(masks: dict[int, np.ndarray], scores: dict[int, float]) -> dict[st
         "class_ids": np.array(list(masks), np.int32),
         "scores": np.array([scores[category] for category in masks], np.float32),
         "masks": np.stack(list(masks.values()), axis=-1),
+        "windows": np.array([mask_box(mask) for mask in masks.values()], np.int32).reshape(-1, 4),
     }
 
 
@@ -66,7 +67,8 @@ def bag_one(masks: np.ndarray, bag: BagConfig, scores: np.ndarray | None = None)
     """The lung that the bag makes of one lung's masks [n, height, width]; members beyond them have found nothing."""
     scores = np.ones(len(masks)) if scores is None else scores
     members = [
-        {"class_ids": np.array([LEFT_LUNG]), "scores": np.array([score]), "masks": mask[..., None]}
+        {"class_ids": np.array([LEFT_LUNG]), "scores": np.array([score]), "masks": mask[..., None],
+         "windows": np.array([mask_box(mask)])}
         for mask, score in zip(masks, scores, strict=True)
     ]
     nothing = {"class_ids": np.zeros(0, int), "scores": np.zeros(0), "masks": np.zeros((*masks.shape[1:], 0), bool)}
@@ -205,6 +207,7 @@ def test_the_best_detection_of_a_member_counts() -> None:
         "class_ids": np.array([LEFT_LUNG, LEFT_LUNG], np.int32),
         "scores": np.array([0.71, 0.93], np.float32),
         "masks": np.stack([bad, good], axis=-1),
+        "windows": np.array([mask_box(bad), mask_box(good)], np.int32),
     }
     lungs = bag_film([member], BagConfig())
     assert list(lungs) == [LEFT_LUNG] and np.array_equal(lungs[LEFT_LUNG].mask, good)

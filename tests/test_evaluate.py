@@ -325,8 +325,9 @@ def test_pictures_of_the_worst_films(tmp_path: Path) -> None:
 def member(name: str, labels: np.ndarray, probability: float, laterality: str) -> Any:
     """A stand-in for a network that is as sure of a lung's pixels as it is told to be."""
     masks = np.stack([(labels == category) * np.float32(probability) for category in CATEGORIES], axis=-1)
+    boxes = np.array([mask_box(masks[..., k]) for k in range(2)], np.int32)
     found = {"class_ids": np.array(list(CATEGORIES)), "scores": np.array([0.75, 0.5], np.float32), "masks": masks,
-             "rois": np.array([mask_box(masks[..., k]) for k in range(2)], np.int32)}
+             "rois": boxes, "windows": boxes}
     config = config_from_dict({"laterality": laterality, "bag": {"pixels": "probabilities", "opening": 1}})
     return SimpleNamespace(path=Path(f"{name}.weights.h5"), network=SimpleNamespace(config=config), found=found)
 

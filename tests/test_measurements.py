@@ -19,6 +19,7 @@ from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.sidecar import read_sidecar
 from mask_rcnn.films.spacing import Calibration
+from mask_rcnn.films.square import stretch_to_square
 from mask_rcnn.lungs import LEFT_LUNG, RIGHT_LUNG, SIDES
 from mask_rcnn.results.records import KEYS, result_record
 from mask_rcnn.results.tables import COLUMNS, measurements
@@ -43,7 +44,8 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def record() -> dict[str, Any]:
     lungs = lungs_of()
-    record = result_record(FILM, equalise(FILM.pixels), False, lungs, label_mask(lungs, (64, 48)), 2, "patient")
+    square = stretch_to_square(FILM.pixels)
+    record = result_record(FILM, equalise(FILM.pixels), square, False, lungs, label_mask(lungs, (64, 48)), 2, "patient")
     return json.loads(json.dumps(record))  # as the journal has it
 
 

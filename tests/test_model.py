@@ -197,12 +197,13 @@ class TestDetect:
         assert sum(len(lungs["scores"]) for lungs in found) >= len(films)
         for film, lungs in zip(films, found, strict=True):
             count, (height, width) = len(lungs["scores"]), film.shape
-            assert list(lungs) == ["rois", "class_ids", "scores", "masks"]
+            assert list(lungs) == ["rois", "class_ids", "scores", "masks", "windows"]
             assert {name: (value.shape, value.dtype.name) for name, value in lungs.items()} == {
                 "rois": ((count, 4), "int32"),
                 "class_ids": ((count,), "int32"),
                 "scores": ((count,), "float32"),
                 "masks": ((height, width, count), "bool"),
+                "windows": ((count, 4), "int32"),
             }
             assert set(lungs["class_ids"].tolist()) <= {1, 2}
             assert (np.diff(lungs["scores"]) <= 0).all() and (lungs["scores"] >= 0.3).all()
@@ -214,6 +215,8 @@ class TestDetect:
                 y1, x1 = np.maximum(box[:2] - margin, 0)
                 outside[y1 : box[2] + margin, x1 : box[3] + margin] = False
                 assert not outside.any()
+            for mask, (y1, x1, y2, x2) in zip(np.moveaxis(lungs["masks"], -1, 0), lungs["windows"], strict=True):
+                assert mask.any() and mask[y1:y2, x1:x2].sum() == mask.sum()
 
     def test_alone_and_together_agree(
         self, taught: SimpleNamespace, films: list[np.ndarray], found: list[dict[str, np.ndarray]]
@@ -313,6 +316,7 @@ class TestUnmold:
             "class_ids": (0,),
             "scores": (0,),
             "masks": (256, 128, 0),
+            "windows": (0, 4),
         }
 
 

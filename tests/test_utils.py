@@ -11,7 +11,7 @@ import pytest
 
 from mask_rcnn.config import NetworkConfig
 from mask_rcnn.films.levels import equalise
-from mask_rcnn.films.square import fit_labels_to_square, fit_to_square
+from mask_rcnn.films.square import fit_labels_to_square, fit_to_square, mask_shares
 from mask_rcnn.utils import (
     PYRAMID_STRIDES,
     box_refinement,
@@ -323,8 +323,7 @@ def placed_on_film(
     mask: np.ndarray, box: Sequence[float], window: Sequence[int], side: int, shape: tuple[int, int]
 ) -> np.ndarray:
     full = np.zeros(shape, np.float32)
-    inside, values = place_mask(mask, box, window, side, shape)
-    full[inside] = values
+    place_mask(mask, box, window, side, full)
     return full
 
 
@@ -381,3 +380,14 @@ class TestWindowToFilm:
         back = window_to_film(square_boxes, window, 256, shape)
         assert back.dtype == np.int32
         np.testing.assert_array_equal(back, denorm_boxes(film_boxes, shape))
+
+
+@pytest.mark.parametrize("size", [(60, 44), (30, 22), (17, 44), (13, 9), (1, 1)])
+def test_mask_shares_are_the_areas_that_a_mask_covers(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    noise = np.zeros((60, 44), bool)
+    noise[13:55, 20:] = rng.random((42, 24)) > 0.4  # it touches one edge
+    for mask in (noise, np.ones_like(noise), np.zeros_like(noise)):
+        areas = np.repeat(np.repeat(mask, size[0], axis=0), size[1], axis=1)  # so fine that no pixel of either size is cut
+        expected = areas.reshape(size[0], 60, size[1], 44).mean(axis=(1, 3))
+        np.testing.assert_allclose(mask_shares(mask, *size), expected, atol=1e-6)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.results.drawing import LUNG_COLOURS
 from mask_rcnn.results.overlay import GAP, MAX_SIDE, MIN_SIDE, MIN_WIDTH, overlay
+from mask_rcnn.results.pictures import label_png
 from mask_rcnn.utils import mask_box
 
 
@@ -84,3 +88,11 @@ def test_every_lung_has_a_colour_and_no_two_the_same() -> None:
     # Told apart in grey as well, as in a printed report: luminance (ITU-R BT.601) apart by a quarter of the range.
     grey = [np.dot(colour, (0.299, 0.587, 0.114)) for colour in LUNG_COLOURS.values()]
     assert abs(grey[0] - grey[1]) > 64
+
+
+@pytest.mark.parametrize("laterality", ["patient", "image"])
+def test_a_label_mask_is_read_back_with_the_names_of_its_labels(laterality: str) -> None:
+    labels = np.random.default_rng(0).integers(0, 3, (40, 31), np.uint8)
+    with Image.open(io.BytesIO(label_png(labels, laterality))) as image:
+        assert image.mode == "L" and image.info == {"labels": "1 left_lung, 2 right_lung", "laterality": laterality}
+        np.testing.assert_array_equal(np.asarray(image), labels)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.bag.agreement import agreement
-from mask_rcnn.bag.lung import Lung
+from mask_rcnn.bag.lung import Box, Lung
 from mask_rcnn.config import BagConfig
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG, RIGHT_LUNG
 from mask_rcnn.utils import mask_box
@@ -45,24 +45,25 @@ def bag_film(members: Sequence[Mapping[str, Any]], bag: BagConfig) -> dict[int, 
         if not found:
             continue
         height, width = found[0][0]["masks"].shape[:2]
-        boxes = np.stack([mask_box(_harden(member["masks"][..., k])) for member, k in found])
+        windows = np.stack([member["windows"][k] for member, k in found])
         scores = np.array([member["scores"][k] for member, k in found], np.float64)
-        # All work is done within the union of the boxes: on a film of 10 megapixels that is several times less.
+        # All work is done within the union of the windows: on a film of 10 megapixels that is several times less.
         margin = bag.opening
-        top, left = np.maximum(boxes.min(axis=0)[:2] - margin, 0)
-        bottom, right = np.minimum(boxes.max(axis=0)[2:] + margin, (height, width))
+        top, left = np.maximum(windows.min(axis=0)[:2] - margin, 0)
+        bottom, right = np.minimum(windows.max(axis=0)[2:] + margin, (height, width))
         window = (slice(top, bottom), slice(left, right))
-        cropped = np.stack([member["masks"][window[0], window[1], k] for member, k in found])
-        masks = _harden(cropped)
+        cropped = [member["masks"][window[0], window[1], k] for member, k in found]
+        masks = [_harden(mask) for mask in cropped]
         by_votes = bag.pixels == "votes"
-        counted = _count_votes(masks) if by_votes else cropped.mean(axis=0)
+        counted = _count_votes(masks) if by_votes else np.mean(cropped, axis=0)
         enough = min(min_votes, len(masks)) if by_votes else 0.5
-        mask = np.zeros((height, width), bool)
-        mask[window] = _clean(counted >= enough, bag.opening)
-        if mask.any():
-            support[category] = np.zeros((height, width), counted.dtype)
-            support[category][window] = counted
-            lungs[category] = Lung(mask, mask_box(mask), float(scores.mean()), len(found), agreement(masks))
+        cleaned = _clean(counted >= enough, bag.opening)
+        if cleaned.any():
+            mask, support[category] = np.zeros((height, width), bool), np.zeros((height, width), counted.dtype)
+            mask[window], support[category][window] = cleaned, counted
+            y1, x1, y2, x2 = mask_box(cleaned)
+            box = int(top) + y1, int(left) + x1, int(top) + y2, int(left) + x2
+            lungs[category] = Lung(mask, box, float(scores.mean()), len(found), agreement(masks))
     return _make_disjoint(lungs, support)
 
 
@@ -94,10 +95,13 @@ def majority(member_count: int, min_votes: int) -> int:
     return min(min_votes, member_count // 2 + 1)
 
 
-def member_lungs(detection: Mapping[str, Any]) -> dict[int, np.ndarray]:
-    """A member's own lungs, bool [height, width] by category id: its best-scoring detection of each."""
+def member_lungs(detection: Mapping[str, Any]) -> dict[int, tuple[np.ndarray, Box]]:
+    """A member's own lungs by category id, its best detection of each: bool [height, width], empty outside the box."""
     best = {category: best_detection(detection, category) for category in CATEGORIES}
-    return {category: _harden(detection["masks"][..., k]) for category, k in best.items() if k is not None}
+    return {
+        category: (_harden(detection["masks"][..., k]), tuple(detection["windows"][k].tolist()))
+        for category, k in best.items() if k is not None
+    }  # fmt: skip
 
 
 def best_detection(detection: Mapping[str, Any], category: int) -> int | None:
@@ -106,13 +110,13 @@ def best_detection(detection: Mapping[str, Any], category: int) -> int | None:
     return int(of_category[np.argmax(detection["scores"][of_category])]) if len(of_category) else None
 
 
-def _harden(masks: np.ndarray) -> np.ndarray:
-    """Probabilities as masks; masks as they are, since comparing them would make numbers of them first."""
-    return masks if masks.dtype == bool else masks >= 0.5
+def _harden(mask: np.ndarray) -> np.ndarray:
+    """Probabilities as a mask; a mask as it is, since comparing it would make numbers of it first."""
+    return mask if mask.dtype == bool else mask >= 0.5
 
 
-def _count_votes(masks: np.ndarray) -> np.ndarray:
-    votes = np.zeros(masks.shape[1:], np.uint8)
+def _count_votes(masks: Sequence[np.ndarray]) -> np.ndarray:
+    votes = np.zeros(masks[0].shape, np.uint8)
     for mask in masks:  # five additions of bytes are ten times as fast as masks.sum(0)
         votes += mask.view(np.uint8)
     return votes
@@ -126,23 +130,30 @@ def _clean(mask: np.ndarray, opening: int) -> np.ndarray:
     # right, which costs a perfect lung 0.025 Dice on films of 224 pixels (JSRT, mean).
     corner = opening - 1 - opening // 2
     opened = cv2.dilate(cv2.erode(mask.view(np.uint8), square), square, anchor=(corner, corner))
-    count, parts, statistics, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
-    if count < 2:
-        return np.zeros(mask.shape, bool)
-    return np.asarray(parts == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA])))
+    # Their outlines tell in a tenth of the time whether there are several parts; those without a parent are no holes.
+    outlines, hierarchy = cv2.findContours(opened, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if not outlines or np.count_nonzero(hierarchy[0, :, 3] < 0) == 1:
+        return opened.view(bool)
+    _, parts = cv2.connectedComponents(opened, connectivity=8)
+    return np.asarray(parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:])))
 
 
 def _make_disjoint(lungs: dict[int, Lung], support: Mapping[int, np.ndarray]) -> dict[int, Lung]:
     if len(lungs) < 2:
         return lungs
     left, right = lungs[LEFT_LUNG], lungs[RIGHT_LUNG]
-    both = left.mask & right.mask
+    top, start = np.maximum(left.box[:2], right.box[:2])
+    bottom, end = np.minimum(left.box[2:], right.box[2:])
+    shared = slice(top, max(top, bottom)), slice(start, max(start, end))
+    both = left.mask[shared] & right.mask[shared]
     if not both.any():
         return lungs
-    for_left, for_right = support[LEFT_LUNG], support[RIGHT_LUNG]
+    for_left, for_right = support[LEFT_LUNG][shared], support[RIGHT_LUNG][shared]
     tie_to_left = left.score >= right.score
     to_left = both & ((for_left > for_right) | ((for_left == for_right) & tie_to_left))
-    masks = {LEFT_LUNG: left.mask & (to_left | ~both), RIGHT_LUNG: right.mask & ~to_left}
+    left.mask[shared] &= to_left | ~both
+    right.mask[shared] &= ~to_left
+    masks = {LEFT_LUNG: left.mask, RIGHT_LUNG: right.mask}
     return {
         category: lungs[category]._replace(mask=mask, box=mask_box(mask))
         for category, mask in masks.items()

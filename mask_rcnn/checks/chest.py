@@ -22,10 +22,11 @@ import cv2
 import numpy as np
 
 from mask_rcnn.films.levels import equalise
+from mask_rcnn.films.square import STRETCHED
 from mask_rcnn.utils import mask_box
 
 TABLE = Path(__file__).with_name("typical_chest.json")
-SIDE = 256  # pixels of the square, which is the U-Net's
+SIDE = STRETCHED  # pixels of the square, which is the U-Net's
 CELLS = 12  # of a thumbnail, a side
 CONTRAST_FLOOR = 10.0  # grey levels of an equalised film: a thumbnail of less contrast shows nothing
 MARGIN = 0.2  # of the box of both lungs, to each of its sides: neck, arms and diaphragm are in view
@@ -45,11 +46,6 @@ def typical_chest() -> TypicalChest:
     table = json.loads(TABLE.read_text(encoding="utf-8"))
     arrays = {key: np.array(table[key]) for key in ("thumbnail", "heart", "shape", "precision")}
     return TypicalChest(box=tuple(table["box"]), **arrays)
-
-
-def stretch_to_square(film: np.ndarray) -> np.ndarray:
-    """A film, uint8 [height, width], as the square, whatever its shape was."""
-    return cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
 
 
 def thumbnail(square: np.ndarray, lungs: Mapping[int, np.ndarray], box: tuple[float, ...]) -> np.ndarray:

@@ -179,7 +179,7 @@ def read_image(path: Path) -> np.ndarray:
             image = Image.alpha_composite(black, image.convert("RGBA"))
         if image.mode == "P":
             image = image.convert("RGB")
-        return np.asarray(image.convert("L"))
+        return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def _has_pages(image: TiffImageFile) -> bool:

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.films.levels import check_levels, equalise
+from mask_rcnn.films.square import stretch_to_square
 
 # Rows and columns of the coarse film.
 _SPINE = np.s_[2:14, 7:9]
@@ -33,15 +34,22 @@ def is_inverted(film: np.ndarray) -> bool:
         TypeError: it is not uint8.
     """
     check_levels(film)
-    coarse = _coarsen(film)
+    return _is_inverted(stretch_to_square(film))
+
+
+def with_white_bones(film: np.ndarray) -> tuple[np.ndarray, bool, np.ndarray]:
+    """The film, inverted where ``is_inverted`` holds, whether it was, and the film as ``stretch_to_square`` gives it."""
+    check_levels(film)
+    square = stretch_to_square(film)
+    if not _is_inverted(square):
+        return film, False, square
+    return 255 - film, True, stretch_to_square(255 - film)
+
+
+def _is_inverted(square: np.ndarray) -> bool:
+    coarse = _coarsen(square)
     contrasts = [_contrast(np.rot90(coarse, turns)) for turns in range(4)]
     return contrasts[0] < -max(_LEAST_CONTRAST, *contrasts)
-
-
-def with_white_bones(film: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The film, inverted where ``is_inverted`` holds, and whether it was."""
-    inverted = is_inverted(film)
-    return (255 - film if inverted else film), inverted
 
 
 def _contrast(coarse: np.ndarray) -> float:
@@ -50,8 +58,7 @@ def _contrast(coarse: np.ndarray) -> float:
     return spine + belly - lungs - air
 
 
-def _coarsen(film: np.ndarray) -> np.ndarray:
-    small = cv2.resize(film, (256, 256), interpolation=cv2.INTER_AREA)
+def _coarsen(small: np.ndarray) -> np.ndarray:
     rows, columns = (np.flatnonzero(np.ptp(small, axis=axis) > _FRAME_RANGE) for axis in (1, 0))
     if min(len(rows), len(columns)) > 80:  # a frame around the film, black or white, would pass for air or bone
         small = small[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

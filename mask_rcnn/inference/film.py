@@ -6,6 +6,7 @@ Shapes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,6 @@ from mask_rcnn.bag.members import Member, paste
 from mask_rcnn.bag.risk import SIDE, film_risk, small_masks, stretched
 from mask_rcnn.bag.vote import bag_film, mean_masks, member_lungs
 from mask_rcnn.dataset.run_lengths import decode_mask
-from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.prediction import Prediction
 from mask_rcnn.results.page.tracing import trace
@@ -33,16 +33,18 @@ class FilmResult(NamedTuple):
 
 
 def film_result(
-    members: Sequence[Member], film: Radiograph, inverted: bool, predictions: Sequence[Prediction],
-    with_probabilities: bool = False,
+    members: Sequence[Member], film: Radiograph, equalised: np.ndarray, square: np.ndarray, inverted: bool,
+    predictions: Sequence[Prediction], with_probabilities: bool = False,
 ) -> FilmResult:  # fmt: skip
     """Pastes the members' masks, votes, and makes the label mask and the film's record.
 
     Args:
         members: of the bag.
         film: as it was read, its bones white.
+        equalised: the same, as the members saw it.
+        square: the film, as ``stretch_to_square`` gives it.
         inverted: whether its bones are black in its file.
-        predictions: one a member, on the film, equalised.
+        predictions: one a member.
         with_probabilities: whether the result has them.
 
     Raises:
@@ -54,11 +56,14 @@ def film_result(
     lungs = bag_film(detections, config.bag)
     labels = label_mask(lungs, shape)
     outlines = [
-        {str(category): trace(mask) for category, mask in member_lungs(detection).items()} for detection in detections
+        {str(category): trace(*lung) for category, lung in member_lungs(detection).items()} for detection in detections
     ]
-    equalised = equalise(film.pixels)
-    risk = film_risk(stretched(equalised), *small_masks(paste(members, predictions, (SIDE, SIDE), soft=True)))
-    record = result_record(film, equalised, inverted, lungs, labels, len(members), config.laterality, risk, outlines)
+    risk = math.nan
+    if len(members) > 1:
+        risk = film_risk(stretched(equalised), *small_masks(paste(members, predictions, (SIDE, SIDE), soft=True)))
+    record = result_record(
+        film, equalised, square, inverted, lungs, labels, len(members), config.laterality, risk, outlines
+    )
     means = mean_masks(detections) if with_probabilities else {}
     return FilmResult(lungs, labels, record, means)
 

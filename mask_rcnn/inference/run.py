@@ -275,23 +275,24 @@ class InferenceRun:
         def read(film: Film) -> tuple[Film, ReadFilm]:
             return film, read_once(film.path)
 
-        def predict_batch(batch_of: Sequence[tuple[Film, ReadFilm] | None]) -> list[Sequence[Prediction] | Entry]:
+        def predict_batch(batch_of: Sequence[tuple[Film, ReadFilm] | None]) -> list[_Predicted | Entry]:
             records = [_record_of(*item, journal) if item else None for item in batch_of]
             pixels = [equalise(item[1].radiograph.pixels) if item and not record else NO_FILM
                       for item, record in zip(batch_of, records, strict=True)]
             if all(record or not item for item, record in zip(batch_of, records, strict=True)):
-                return [record or [] for record in records]
-            predictions = predict(self.members, pixels, batch)
-            return [record or of_film for record, of_film in zip(records, predictions, strict=True)]
+                return [record or {} for record in records]
+            predictions = zip(pixels, predict(self.members, pixels, batch), strict=True)
+            return [record or _Predicted(*of_film) for record, of_film in zip(records, predictions, strict=True)]
 
-        def finish(film: Film, item: tuple[Film, ReadFilm], predicted: Sequence[Prediction] | Entry) -> Entry:
+        def finish(film: Film, item: tuple[Film, ReadFilm], predicted: _Predicted | Entry) -> Entry:
             read_film = item[1]
             if isinstance(predicted, dict):
                 found = recorded_result(predicted)
             else:
                 found = film_result(
-                    self.members, read_film.radiograph, read_film.inverted, predicted, PROBABILITIES in self.save
-                )
+                    self.members, read_film.radiograph, predicted.equalised, read_film.square, read_film.inverted,
+                    predicted.predictions, PROBABILITIES in self.save,
+                )  # fmt: skip
             self._write_files(film, read_film.radiograph, found, is_recorded=isinstance(predicted, dict))
             if self.with_page:  # made now, as the film is in memory
                 masks = {category: lung.mask for category, lung in found.lungs.items()}
@@ -366,6 +367,13 @@ class InferenceRun:
         }  # fmt: skip
         write_json(self.out / RUN, content)
         return content
+
+
+class _Predicted(NamedTuple):
+    """A film as the members saw it, and what each predicts."""
+
+    equalised: np.ndarray  # uint8 [height, width]
+    predictions: Sequence[Prediction]
 
 
 def _spacing_beside(path: Path) -> Entry:

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.drawing import LEGENDS, LUNG_COLOURS, outline_lung
+from mask_rcnn.utils import mask_box
 
 # Larger films are scaled down to the first, so that a picture stays below some 2 MB; smaller ones up to the second.
 MAX_SIDE, MIN_SIDE = 800, 480
@@ -46,11 +47,14 @@ def overlay(
     plain = cv2.cvtColor(cv2.resize(film, (width, height), interpolation=shrinks), cv2.COLOR_GRAY2RGB)
     marked = plain.copy()
     for category in CATEGORIES:
-        lung = (labels == category).astype(np.uint8) * 255
-        lung = cv2.resize(lung, (width, height), interpolation=shrinks) >= 128
-        colour = np.full_like(marked, LUNG_COLOURS[category])
-        cv2.copyTo(cv2.addWeighted(marked, 1 - OPACITY, colour, OPACITY, 0), lung.view(np.uint8), marked)
-        outline_lung(marked, lung, category)
+        full = (labels == category) * np.uint8(255)
+        found = cv2.resize(full, (width, height), interpolation=shrinks) >= 128
+        y1, x1, y2, x2 = mask_box(found)
+        within = marked[y1:y2, x1:x2]
+        if within.size:
+            tinted = cv2.addWeighted(within, 1 - OPACITY, np.full_like(within, LUNG_COLOURS[category]), OPACITY, 0)
+            cv2.copyTo(tinted, found[y1:y2, x1:x2].view(np.uint8), within)
+        outline_lung(marked, found, category)
 
     header = round(1.8 * FONT_SIZE)
     picture_width = max(2 * width + 3 * GAP, MIN_WIDTH)

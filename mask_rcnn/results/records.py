@@ -19,7 +19,7 @@ import numpy as np
 
 from mask_rcnn.bag.agreement import film_agreement
 from mask_rcnn.bag.lung import Lung
-from mask_rcnn.checks.chest import SIDE, stretch_to_square
+from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.checks.quality import judge, measure_lungs
 from mask_rcnn.config import BagConfig, QualityConfig
 from mask_rcnn.dataset.run_lengths import encode_mask
@@ -35,7 +35,7 @@ KEYS = frozenset({"result", "height", "width", "inverted", "turned", "doubts", "
 
 
 def result_record(
-    film: Radiograph, equalised: np.ndarray, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
+    film: Radiograph, equalised: np.ndarray, square: np.ndarray, inverted: bool, lungs: Mapping[int, Lung], labels: np.ndarray, members: int,
     laterality: str, risk: float = math.nan, outlines: Sequence[Mapping[str, list[list[int]]]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """All that the tables hold of a film, fit for JSON.
@@ -43,6 +43,7 @@ def result_record(
     Args:
         film: as it was read, its bones white; a turned one lies otherwise in its file.
         equalised: the film, as the networks see it.
+        square: the film, as ``stretch_to_square`` gives it.
         inverted: whether its bones are black there.
         lungs: as the bag found them.
         labels: the same, at the film's size.
@@ -66,35 +67,33 @@ def result_record(
         "agreement": _rounded(film_agreement(lungs, members)),
         "risk": _rounded(risk),
         "outlines": list(outlines),
-        "measures": measure_lungs(stretch_to_square(pixels), masks, width / height),
+        "measures": measure_lungs(square, masks, width / height),
         "lungs": {
-            str(category): {
-                "score": round(lung.score, 6),
-                "votes": lung.votes,
-                "agreement": _rounded(lung.agreement),
-                "area": int(np.count_nonzero(lung.mask)),
-                "centroid": [round(value, 2) for value in _centroid(lung)],
-                "box": list(lung.box),
-                "segmentation": encode_mask(lung.mask),
-                **_geometry(lung, category, laterality),
-                "intensity": round(_mean_within(equalised, lung), 3),
-            }
-            for category, lung in lungs.items()
+            str(category): _lung_record(lung, category, laterality, equalised) for category, lung in lungs.items()
         },
     }
 
 
-def _geometry(lung: Lung, category: int, laterality: str) -> dict[str, Any]:
-    return {
-        "outline": list(outline_steps(lung.mask)),
-        "apex": list(apex(lung.mask)),
-        "costophrenic": list(costophrenic_point(lung.mask, category, laterality)),
-    }
-
-
-def _mean_within(film: np.ndarray, lung: Lung) -> float:
+def _lung_record(lung: Lung, category: int, laterality: str, equalised: np.ndarray) -> dict[str, Any]:
     y1, x1, y2, x2 = lung.box
-    return cv2.mean(film[y1:y2, x1:x2], lung.mask[y1:y2, x1:x2].astype(np.uint8))[0]
+    mask = lung.mask[y1:y2, x1:x2]
+
+    def on_film(point: tuple[float, float]) -> list[float]:
+        return [y1 + point[0], x1 + point[1]]
+
+    return {
+        "score": round(lung.score, 6),
+        "votes": lung.votes,
+        "agreement": _rounded(lung.agreement),
+        "area": int(np.count_nonzero(mask)),
+        "centroid": [round(value, 2) for value in on_film(centroid(mask))],
+        "box": list(lung.box),
+        "segmentation": encode_mask(lung.mask),
+        "outline": list(outline_steps(mask)),
+        "apex": on_film(apex(mask)),
+        "costophrenic": on_film(costophrenic_point(mask, category, laterality)),
+        "intensity": round(cv2.mean(equalised[y1:y2, x1:x2], mask.astype(np.uint8))[0], 3),
+    }
 
 
 def _rounded(value: float) -> float | None:
@@ -115,9 +114,3 @@ def review_reasons(record: Mapping[str, Any], quality: QualityConfig, bag: BagCo
     if risk is not None and risk > bag.max_risk:
         reasons.append(f"a lung is probably wrong (risk {risk:.2f})")
     return reasons
-
-
-def _centroid(lung: Lung) -> tuple[float, float]:
-    y1, x1, y2, x2 = lung.box
-    row, column = centroid(lung.mask[y1:y2, x1:x2])
-    return y1 + row, x1 + column

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import cv2
+import numpy as np
 
 from mask_rcnn.films.images import FilmError, in_one_line
 from mask_rcnn.films.polarity import with_white_bones
@@ -48,6 +49,7 @@ class ReadFilm(NamedTuple):
     """A film as it was read, and by what it will be known again."""
 
     radiograph: Radiograph  # its bones white
+    square: np.ndarray  # the same, as ``stretch_to_square`` gives it
     inverted: bool  # whether its bones were black in the file
     version: list[int]  # of the file, as ``file_version`` gives it
     digest: str  # of the file's bytes
@@ -65,8 +67,8 @@ def read_once(path: Path) -> ReadFilm:
     digest = digest_of(path)
     if file_version(path) != version:
         raise FilmError(path, "changed while it was read", "the same command reads it again")
-    pixels, inverted = with_white_bones(radiograph.pixels)
-    return ReadFilm(radiograph._replace(pixels=pixels), inverted, version, digest)
+    pixels, inverted, square = with_white_bones(radiograph.pixels)
+    return ReadFilm(radiograph._replace(pixels=pixels), square, inverted, version, digest)
 
 
 def work_through(

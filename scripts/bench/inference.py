@@ -89,8 +89,8 @@ def by_part(films: Path, weights: Sequence[str], runtime: Runtime, batch: int) -
     took |= _parts_of_networks(members, lambda: predict(members, equal, batch), batch)
     found = timed(
         "pasting, voting, measuring",
-        lambda: [film_result(members, film.radiograph, film.inverted, of_film)
-                 for film, of_film in zip(read, predicted, strict=True)], len(paths),
+        lambda: [film_result(members, film.radiograph, pixels, film.square, film.inverted, of_film)
+                 for film, pixels, of_film in zip(read, equal, predicted, strict=True)], len(paths),
     )  # fmt: skip
     finished = [Finished(path, film.radiograph, result, "patient", len(members), "")
                 for path, film, result in zip(paths, read, found, strict=True)]  # fmt: skip

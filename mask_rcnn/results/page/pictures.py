@@ -24,6 +24,7 @@ from PIL import Image
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.radiograph import read_film
+from mask_rcnn.films.square import mask_shares
 from mask_rcnn.results.drawing import outline_lung
 from mask_rcnn.results.names import PAGE_FILES
 from mask_rcnn.results.page.films import PageFilm
@@ -74,8 +75,7 @@ def thumbnail(film: np.ndarray, lungs: Mapping[int, np.ndarray]) -> np.ndarray:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     picture = cv2.cvtColor(cv2.resize(film, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
     for category, lung in lungs.items():
-        small = cv2.resize(lung.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
-        outline_lung(picture, small >= 128, category)
+        outline_lung(picture, mask_shares(lung, *picture.shape[:2]) >= 0.5, category)
     return picture
 
 

@@ -29,6 +29,7 @@ from mask_rcnn.run.folder import RunError
 from mask_rcnn.run.ray_nodes import Seat
 from mask_rcnn.run.ray_worker import FilmWorker, Load
 from mask_rcnn.system.console import detail, note
+from mask_rcnn.system.memory import is_out_of_memory
 from mask_rcnn.system.progress import warn
 from mask_rcnn.version import __version__
 
@@ -207,11 +208,10 @@ class Cluster(Generic[Facts]):
             except self._ray.exceptions.RayTaskError as error:
                 raise _as_here(error, worker.seat) from error
             except self._ray.exceptions.RayError as error:
-                detail(in_one_line(error))
                 if missing := re.search(r"No module named '(\w+)", str(error)):
                     raise RunError(f"--ray: {worker.seat.node} has no {missing[1]}; install this program and what it needs "
                                    "on every node") from error  # fmt: skip
-                yield from self._lost(worker, batch)
+                yield from self._lost(worker, batch, error)
                 continue
             if batch is None:
                 self._check(worker, *answer)
@@ -236,18 +236,22 @@ class Cluster(Generic[Facts]):
         worker.ready = True
         detail(f"a worker on {name} is ready")
 
-    def _lost(self, worker: _Seated, batch: _Batch[Any] | None) -> Iterator[tuple[tuple[int, Any], Any]]:
+    def _lost(
+        self, worker: _Seated, batch: _Batch[Any] | None, error: Exception
+    ) -> Iterator[tuple[tuple[int, Any], Any]]:
         """Puts another worker in the place of one that ended; its batch is done again, or given up for a film of it."""
         seat = worker.seat
         if worker in self._workers:
+            detail(in_one_line(error))
+            ended = f"ended{', for want of memory' if is_out_of_memory(error) else ''}"
             self._workers.remove(worker)
             self._ray.kill(worker.actor)
             failures = self._failures[seat] = self._failures.get(seat, 0) + (batch is None)
             if failures < LOSSES:
-                warn(f"a worker on {seat.node} ended; what it was doing is done again")
+                warn(f"a worker on {seat.node} {ended}; what it was doing is done again")
                 self._start(seat)
             else:
-                warn(f"workers on {seat.node} end while they load the networks; going on without")
+                warn(f"a worker on {seat.node} {ended} while it loaded, as {LOSSES - 1} before; going on without")
         if batch is None:
             return
         batch.losses += 1

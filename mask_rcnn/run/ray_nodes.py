@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import socket
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from mask_rcnn.system.silence import silent_descriptor
 LOCAL, AUTO = "local", "auto"  # what --ray takes besides HOST:PORT
 CPUS = 4  # of a worker, at most: networks gain little from more, and Python's threads wait for one another
 OBJECTS = 2**29  # bytes for results on their way, in a cluster that is started here
-ANSWER = 10.0  # seconds in which an address has to answer
+ANSWER = 60.0  # seconds in which a cluster has to answer
 
 _ADDRESS = re.compile(r"([^:/\s]+|\[[0-9a-fA-F:]+\]):(\d{1,5})")
 
@@ -71,20 +73,27 @@ def joined(address: str | None) -> Iterator[list[Node]]:
         return
     if importlib.util.find_spec("ray") is None:
         raise RunError('--ray: ray is not installed; pip install ".[ray]"')
-    _check_answers(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing of a hospital's machines goes anywhere
     if _has_token():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
     import ray
+    import ray._private.worker as unheard
 
     warnings.filterwarnings("ignore", module=r"ray\.")
+    # What Ray has to say of each worker that ends, at length and on standard output; nothing it is a setting of.
+    unheard.print_to_stdstream = lambda *_, **__: None
     here = {"include_dashboard": False, "object_store_memory": OBJECTS} if address == LOCAL else {}
     try:
         with step("starting Ray on this machine" if address == LOCAL else f"joining the cluster {address}"):
+            if address != LOCAL:
+                _check_answers(address)
             with silent_descriptor():  # its libraries in C++ write there
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
-    except Exception as error:
-        raise RunError(f"--ray {address}: {_reason(address, error)}") from error
+    except RunError:
+        raise
+    except Exception as error:  # Ray raises what it raises: other versions of it or of Python, ports, disks
+        reason = in_one_line(error)[:300]
+        raise RunError(f"--ray {address}: Ray does not start ({reason}); its logs are in /tmp/ray") from error
     try:
         yield [
             Node(node["NodeID"], node["NodeManagerHostname"], int(node["Resources"].get("CPU", 0)),
@@ -114,31 +123,29 @@ def seats_on(nodes: Sequence[Node], on_gpus: bool, most: int) -> list[Seat]:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself waits for minutes."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == AUTO else address
-    match = _ADDRESS.fullmatch(given)
-    if not match:
-        return
+    """Raises a RunError where no cluster answers: Ray itself may wait for ever."""
+    if match := _ADDRESS.fullmatch(address):
+        try:
+            socket.create_connection((match[1].strip("[]"), int(match[2])), 10.0).close()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"--ray {address}: nothing answers there ({reason}); check the address, start Ray there with ray "
+                           f"start --head, or give {LOCAL}") from error  # fmt: skip
+    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
-        socket.create_connection((match[1].strip("[]"), int(match[2])), ANSWER).close()
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"--ray {given}: nothing answers there ({reason}); check the address, start Ray there with ray start "
-                       f"--head, or give {LOCAL}") from error  # fmt: skip
+        done = subprocess.run(command + (["--address", address] if match else []), stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=ANSWER)  # fmt: skip
+        is_well = done.returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        is_well = False
+    if not is_well:
+        where = "there" if match else "on this machine"
+        raise RunError(f"--ray {address}: no Ray answers {where} that this machine may join; start it with ray start, the "
+                       "same version on every node, copy ~/.ray/auth_token of a cluster that has one, or give "
+                       f"{LOCAL}")  # fmt: skip
 
 
 def _has_token() -> bool:
-    """Whether this user has the token of a cluster that asks for one; ``ray start`` makes such clusters where there is one."""
+    """Whether this user has the token of a cluster that asks for one, as ``ray start`` makes them where there is one."""
     given = os.environ.get("RAY_AUTH_TOKEN_PATH")
     return "RAY_AUTH_TOKEN" in os.environ or (Path(given) if given else Path.home() / ".ray" / "auth_token").is_file()
-
-
-def _reason(address: str, error: Exception) -> str:
-    if isinstance(error, ConnectionError):
-        if "Could not find" in str(error):
-            return f"Ray does not run on this machine; start it with ray start, or give {LOCAL}"
-        import ray
-
-        return (f"no Ray there that this one may join; give HOST:PORT of its head, Ray {ray.__version__} on all nodes and this "
-                "machine one of them, and where the cluster has a token, that in ~/.ray/auth_token")
-    return f"Ray does not start ({in_one_line(error)[:300]}); see its logs in /tmp/ray"

@@ -41,7 +41,7 @@ HELD = {"configs", "create_dataset", "data", "docs", "mask_rcnn", "models", "not
 WRITTEN = ("data/dataset", "models/my_lungs", "models/NAME")
 
 # Programs that are installed beside the commands, which have options of their own.
-OTHERS = {"docker", "pip", "source", "tensorboard"}
+OTHERS = {"docker", "pip", "ray", "source", "tensorboard"}
 INSTALLED = {
     "lungs-create-dataset": "create_dataset.py",
     "lungs-train": "train.py",

@@ -154,7 +154,7 @@ def test_options_and_paths_exist(path: Path, make_docs: ModuleType) -> None:
         first, *words = code.split()
         known = options.get(Path(first).name, set().union(*options.values()) | of_tests)
         for word in (first, *words):
-            if word.startswith("--") and not first.startswith(("pip", "tensorboard")):
+            if word.startswith("--") and not first.startswith(("pip", "ray", "tensorboard")):
                 assert word.split("=")[0].rstrip(",.") in known, code
         if not words:
             check_path(first.rstrip("/"))

@@ -12,9 +12,9 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mask_rcnn.films.images import in_one_line
 from mask_rcnn.run.folder import RunError
@@ -88,7 +88,7 @@ def joined(address: str | None) -> Iterator[list[Node]]:
             if address != LOCAL:
                 _check_answers(address)
             with silent_descriptor():  # its libraries in C++ write there
-                ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **here)
+                _init(address, logging_level=logging.ERROR, log_to_driver=False, **here)
     except RunError:
         raise
     except Exception as error:  # Ray raises what it raises: other versions of it or of Python, ports, disks
@@ -120,6 +120,18 @@ def seats_on(nodes: Sequence[Node], on_gpus: bool, most: int) -> list[Seat]:
     if not seats:
         raise RunError(f"--ray: the cluster has no {'GPU' if on_gpus else 'CPU'}; start Ray on its nodes with ray start")
     return sorted(seats, key=lambda seat: seat.number)[:most]
+
+
+def _init(address: str, **options: Any) -> None:
+    """Calls ``ray.init``, twice for a cluster of this machine, whose processes get half a minute to find one another."""
+    import ray
+
+    if address == LOCAL:
+        with suppress(Exception):
+            ray.init(address=address, **options)
+            return
+        ray.shutdown()
+    ray.init(address=address, **options)
 
 
 def _check_answers(address: str) -> None:

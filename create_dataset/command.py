@@ -19,7 +19,8 @@ from mask_rcnn.dataset.decisions import DECISIONS
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.run.folder import RunError
 from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
-from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.run.ray_nodes import joined
+from mask_rcnn.runtime.on_cluster import add_ray, runtime_on
 from mask_rcnn.runtime.start import add_runtime
 from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, positive, run_command
@@ -50,9 +51,9 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     part = arguments.part if isinstance(arguments.part, Part) else None
     settings = Settings(
         part.folder(arguments.out) if part else arguments.out, arguments.laterality,
-        apply_settings(config, arguments.settings, ["quality"]).quality, arguments.batch, arguments.device,
-        choose_runtime(arguments.runtime, arguments.device), arguments.export == "legacy", arguments.copy_images,
-        f"create_dataset.py {shlex.join(argv)}", arguments.decisions, arguments.corrections, part,
+        apply_settings(config, arguments.settings, ["quality"]).quality, arguments.batch,
+        legacy=arguments.export == "legacy", copies=arguments.copy_images, command=f"create_dataset.py {shlex.join(argv)}",
+        decisions=arguments.decisions, corrections=arguments.corrections, part=part,
     )  # fmt: skip
     unets = find_unets(arguments.unet or [shipped_unet()])
     sources = find_sources(arguments.src, arguments.out)
@@ -61,7 +62,10 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
         return NOTHING_DONE
     if arguments.part == MERGE:
         settings = replace(settings, merged=finished_parts(settings.out, settings.batch, sources.films))
-    print(*create_dataset(sources, unets, settings), sep="\n", flush=True)
+    with joined(arguments.ray) as nodes:
+        runtime, device = runtime_on(nodes, arguments.runtime, arguments.device)
+        settings = replace(settings, nodes=nodes, runtime=runtime, device=device)
+        print(*create_dataset(sources, unets, settings), sep="\n", flush=True)
     return DONE
 
 
@@ -91,6 +95,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films at a time, more are faster on a GPU (default: %(default)s)")
     add_runtime(parser)
+    add_ray(parser)
     parser.add_argument("--export", choices=["legacy"],
                         help=f"also write {LEGACY}, the published nested lists: 2 MB a film (default: none)")
     parser.add_argument("--copy-images", type=positive, metavar="SIZE",

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from create_dataset.unet import Network, WeightsError, encoder_of, load_unet
+from create_dataset.unet import BACKENDS, Network, WeightsError, encoder_of, load_unet
 from mask_rcnn.runtime.choice import KERAS, Runtime
+from mask_rcnn.runtime.start import start_runtime
+from mask_rcnn.system.backend import library_versions
 from mask_rcnn.system.console import step
 from mask_rcnn.system.paths import WEIGHTS_ENDINGS, PathError, expand_files
 from mask_rcnn.system.progress import warn
@@ -68,6 +70,24 @@ def load_members(unets: Sequence[Unet], runtime: Runtime = Runtime(KERAS)) -> tu
                 continue
             loaded.append(unet)
     return loaded, members
+
+
+def load_on_worker(
+    unets: Sequence[Unet], runtime: Runtime, device: str
+) -> tuple[list[Network], list[Unet], dict[str, str]]:
+    """The networks of ``load_members`` in a worker of a cluster, the U-Nets that loaded, and the versions of the libraries.
+
+    Args:
+        runtime: which has to run here just so.
+        device: "cpu" or "gpu".
+
+    Raises:
+        DeviceError: the runtime does not run here.
+    """
+    runtime.check_here()
+    start_runtime(runtime, device, BACKENDS)
+    loaded, networks = load_members(unets, runtime)
+    return networks, loaded, library_versions() | runtime.versions()
 
 
 def load_network(path: Path, runtime: Runtime = Runtime(KERAS)) -> Network:

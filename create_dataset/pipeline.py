@@ -11,7 +11,8 @@ Shapes
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,8 @@ from create_dataset.unet import Network, prepare, probabilities
 from mask_rcnn.checks.chest import SIDE
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.films.duplicates import fingerprint
-from mask_rcnn.run.engine import ReadFilm, read_once, work_through
+from mask_rcnn.run.cluster import Cluster, work_with
+from mask_rcnn.run.engine import ReadFilm, read_once
 from mask_rcnn.run.journal import Entry
 
 Skip = Callable[[Source, str], None]  # called with a film that is left out, and the reason
@@ -38,8 +40,33 @@ class Film(NamedTuple):
     inputs: np.ndarray  # float32 [256, 256, 3]
 
 
+@dataclass(frozen=True)
+class LungWork:
+    """What a run does to each of its films."""
+
+    batch: int
+    laterality: str
+
+    def read(self, film: Source) -> Film:
+        """As ``read``."""
+        return read(film)
+
+    def predict(
+        self, networks: Sequence[Network], films: Sequence[Film | None]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """The U-Nets' votes on each film of a batch, and those on it mirrored."""
+        votes, mirrored = predict_votes(networks, films, self.batch)
+        return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
+
+    def finish(
+        self, networks: Sequence[Network], film: Source, ready: Film, prediction: tuple[np.ndarray, np.ndarray | None]
+    ) -> Entry:
+        """The film's entry."""
+        return entry_of(ready, *prediction, self.laterality)
+
+
 def find_all_lungs(
-    sources: Iterable[tuple[int, Source]], members: Sequence[Network], batch: int, laterality: str, skip: Skip
+    sources: Iterable[tuple[int, Source]], members: Sequence[Network] | Cluster[Any], batch: int, laterality: str, skip: Skip
 ) -> Generator[tuple[Source, Entry]]:
     """Each film with its journal entry but for the id.
 
@@ -48,20 +75,13 @@ def find_all_lungs(
 
     Args:
         sources: the films, with their places among all films of the run.
-        members: the U-Nets. A single one also predicts each film mirrored, for want of a second prediction.
+        members: the U-Nets, here or on the workers of a cluster. A single one also predicts each film mirrored, for want
+            of a second prediction.
         batch: films at a time.
         laterality: "patient" or "image".
         skip: called in this thread for each film that has no entry.
     """
-
-    def predict(films: Sequence[Film | None]) -> list[tuple[np.ndarray, np.ndarray | None]]:
-        votes, mirrored = predict_votes(members, films, batch)
-        return [(votes[:, k], None if mirrored is None else mirrored[:, k]) for k in range(len(films))]
-
-    def finish(_: Source, film: Film, answer: tuple[np.ndarray, np.ndarray | None]) -> Entry:
-        return entry_of(film, *answer, laterality)
-
-    return work_through(sources, read, predict, finish, batch, skip)
+    return work_with(members, sources, LungWork(batch, laterality), lambda _, entry: entry, batch, skip)
 
 
 def read(source: Source) -> Film:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from create_dataset.assemble import (
     write_dataset,
     write_table,
 )
-from create_dataset.members import Unet, load_members
+from create_dataset.members import Unet, load_members, load_on_worker
 from create_dataset.pipeline import KEYS, find_all_lungs
 from create_dataset.report import write_report
 from create_dataset.sources import Source, SourceError, find_films
@@ -36,10 +37,13 @@ from mask_rcnn.dataset.corrections import CORRECTIONS, Correction, read_correcti
 from mask_rcnn.dataset.decisions import DECISIONS, Decision, read_decisions
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.results.names import DATASET, PAGE, PAGE_FILES
+from mask_rcnn.run.cluster import Cluster
 from mask_rcnn.run.folder import RunError, set_aside, sole_run
 from mask_rcnn.run.journal import Journal
 from mask_rcnn.run.parts import MERGE, Part, begin_part, end_part, part_journal
+from mask_rcnn.run.ray_nodes import Node
 from mask_rcnn.runtime.choice import KERAS, Runtime
+from mask_rcnn.runtime.on_cluster import start_workers
 from mask_rcnn.runtime.start import start_runtime
 from mask_rcnn.system.console import note
 from mask_rcnn.system.files import writable, write_json
@@ -70,6 +74,7 @@ class Settings:
     corrections: Sequence[Path] = ()  # files of lungs that a person corrected, likewise
     part: Part | None = None  # whose films alone are done, into ``out``, and no dataset is written
     merged: Sequence[Part] = ()  # finished parts, which are put together in ``out`` first
+    nodes: Sequence[Node] = ()  # of the cluster whose workers have the U-Nets; without any they are loaded here
 
 
 def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings) -> list[str]:
@@ -93,10 +98,9 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         journal = open_journal(settings, unets, films)
         if settings.merged:
             journal = take_parts(settings, unets, journal, films)
-        members: list[Network] = []
+        members: Sequence[Network] | Cluster[list[Unet]] = []
         if any(film not in journal for film in own):
-            start_runtime(settings.runtime, settings.device, BACKENDS)
-            loaded, members = load_members(unets, settings.runtime)
+            loaded, members = load_networks(unets, settings, films)
             if loaded != unets:  # a smaller ensemble has a journal of its own
                 unets, journal = loaded, open_journal(settings, loaded, films)
         if not unets:
@@ -123,6 +127,21 @@ def create_dataset(sources: FoundSources, unets: list[Unet], settings: Settings)
         if not has_films:
             raise RunError(f"none of the {len(films)} files could be used as a film; check --src")
         return lines + export(settings)
+
+
+def load_networks(
+    unets: list[Unet], settings: Settings, films: Sequence[Source]
+) -> tuple[list[Unet], Sequence[Network] | Cluster[list[Unet]]]:
+    """The U-Nets that load, and their networks, here or on the workers of a cluster."""
+    runtime, device = settings.runtime, settings.device
+    if settings.nodes:
+        batches = -(-len(films) // settings.batch)
+        must_see = [*dict.fromkeys(film.root for film in films), films[0].path]
+        load = partial(load_on_worker, unets, runtime, device)
+        workers = start_workers(settings.nodes, runtime, device, batches, load, must_see)
+        return workers.facts, workers
+    start_runtime(runtime, device, BACKENDS)
+    return load_members(unets, runtime)
 
 
 @dataclass(frozen=True)
@@ -215,7 +234,8 @@ def put_away(out: Path, names: Sequence[str], why: str) -> None:
 
 
 def fill_journal(
-    journal: Journal, films: Sequence[Source], members: Sequence[Network], settings: Settings, skipped: dict[Path, str]
+    journal: Journal, films: Sequence[Source], members: Sequence[Network] | Cluster[list[Unet]], settings: Settings,
+    skipped: dict[Path, str],
 ) -> bool:
     """Finds the lungs on the films that are not in the journal; those that cannot be used are added to ``skipped``.
 

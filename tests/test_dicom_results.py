@@ -191,7 +191,7 @@ def test_a_rerun_writes_what_is_missing_and_nothing_twice(
     weights: list[str], source: Path, out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from mask_rcnn.inference import run as inference_run
+    from mask_rcnn.inference import work as inference_work
 
     again = shutil.copytree(out, tmp_path / "again")
     lost = [f"dicom-seg/{DICOMS[2]}.dcm", f"dicom-sr/{DICOMS[0]}.dcm"]
@@ -200,7 +200,7 @@ def test_a_rerun_writes_what_is_missing_and_nothing_twice(
         (again / name).unlink()
     times = {path: path.stat().st_mtime_ns for path in again.rglob("*.*") if path.suffix in (".png", ".dcm")}
     with monkeypatch.context() as patch:
-        patch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+        patch.setattr(inference_work, "predict", lambda *_: pytest.fail("predicted"))
         assert run(weights, source, again, "--save", ALL) == 0
     said = capsys.readouterr()
     assert "3 films lack some of" in said.out  # the nameless one each time

@@ -41,7 +41,7 @@ HELD = {"configs", "create_dataset", "data", "docs", "mask_rcnn", "models", "not
 WRITTEN = ("data/dataset", "models/my_lungs", "models/NAME")
 
 # Programs that are installed beside the commands, which have options of their own.
-OTHERS = {"docker", "pip", "source", "tensorboard"}
+OTHERS = {"docker", "pip", "ray", "source", "tensorboard"}
 INSTALLED = {
     "lungs-create-dataset": "create_dataset.py",
     "lungs-train": "train.py",
@@ -154,7 +154,7 @@ def test_options_and_paths_exist(path: Path, make_docs: ModuleType) -> None:
         first, *words = code.split()
         known = options.get(Path(first).name, set().union(*options.values()) | of_tests)
         for word in (first, *words):
-            if word.startswith("--") and not first.startswith(("pip", "tensorboard")):
+            if word.startswith("--") and not first.startswith(("pip", "ray", "tensorboard")):
                 assert word.split("=")[0].rstrip(",.") in known, code
         if not words:
             check_path(first.rstrip("/"))

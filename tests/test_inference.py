@@ -466,7 +466,7 @@ def test_what_is_saved(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a run did not save, another adds from the records: no film is predicted twice, and the files are the same."""
-    from mask_rcnn.inference import run as inference_run
+    from mask_rcnn.inference import work as inference_work
 
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert run(weights[:1], source, whole) == 0
@@ -475,7 +475,7 @@ def test_what_is_saved(
     assert tables(out)[2]["save"] == ["masks"] and not (out / "overlays").exists()
     masks = {path: path.stat().st_mtime_ns for path in (out / "masks").rglob("*.png")}
     with monkeypatch.context() as patch:
-        patch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+        patch.setattr(inference_work, "predict", lambda *_: pytest.fail("predicted"))
         assert run(weights[:1], source, out, "--save", "overlays,masks,page") == 0
     assert "3 films lack some of masks, overlays, which are made from their records" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in masks} == masks, "nothing is written twice"
@@ -690,7 +690,7 @@ def test_help_does_not_wait_for_tensorflow() -> None:
 def test_a_spacing_beside_the_film_counts_whenever_it_comes(
     weights: list[str], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mask_rcnn.inference import run as inference_run
+    from mask_rcnn.inference import work as inference_work
 
     out = tmp_path / "out"
     assert run(weights[:1], source, out, "--save", "masks") == 0
@@ -699,7 +699,7 @@ def test_a_spacing_beside_the_film_counts_whenever_it_comes(
     (source / "a" / "one.json").write_text('{"spacing_mm": [0.5, 0.25]}')
     (source / "b" / "three.json").write_text('{"spacing_mm": "0.5"}')
     capsys.readouterr()
-    monkeypatch.setattr(inference_run, "predict", lambda *_: pytest.fail("predicted"))
+    monkeypatch.setattr(inference_work, "predict", lambda *_: pytest.fail("predicted"))
     assert run(weights[:1], source, out, "--save", "masks,page") == 0
     errors = problems(capsys.readouterr().err)
     assert errors[1:] == [f"{source / 'b' / 'three.json'}: its spacing_mm is no spacing; write [between rows, between "

@@ -44,6 +44,15 @@ class InferenceError(ValueError):
     """Nothing can be done; the message gives the reason and the remedy."""
 
 
+class Described(NamedTuple):
+    """A member without its network: what a run has to know of it."""
+
+    path: Path
+    sha256: str
+    config: Config
+    runtime: Runtime = Runtime(KERAS)
+
+
 class Member(NamedTuple):
     """One network of the bag.
 
@@ -56,6 +65,10 @@ class Member(NamedTuple):
     network: Detector
     load: Callable[[], None] | None = None  # its weights, before it predicts; None where it shares its network with no other
     runtime: Runtime = Runtime(KERAS)
+
+    def described(self) -> Described:
+        """The same without its network."""
+        return Described(self.path, self.sha256, self.network.config, self.runtime)
 
 
 def load_members(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from mask_rcnn.bag.members import SETTABLE, InferenceError, expand, load_members, split_settings
+from mask_rcnn.bag.members import SETTABLE, Described, InferenceError, Member, expand, load_members, split_settings
 from mask_rcnn.config import ConfigError
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.inference.outputs import check_outputs
 from mask_rcnn.inference.run import BATCH, SAVED, SAVED_BY_DEFAULT, InferenceRun, summary_lines
 from mask_rcnn.inference.sources import FORMATS, find_films
+from mask_rcnn.inference.work import load_on_worker
+from mask_rcnn.run.cluster import Cluster
 from mask_rcnn.run.folder import RunError, sole_run
 from mask_rcnn.run.parts import MERGE, Part, finished_parts, part_or_merge
-from mask_rcnn.runtime.choice import choose_runtime
+from mask_rcnn.run.ray_nodes import joined
+from mask_rcnn.runtime.on_cluster import add_ray, runtime_on, start_workers
 from mask_rcnn.runtime.start import add_runtime, start_runtime
 from mask_rcnn.system.command_line import DONE, NOTHING_DONE, CommandLine, names_among, positive, run_command
 from mask_rcnn.system.backend import DeviceError
@@ -42,7 +46,6 @@ def complaint(error: BaseException, arguments: argparse.Namespace) -> str | None
 def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     """Calls the library and prints what it returns; all that was given is checked before any work."""
     quality, of_networks = split_settings(arguments.settings)
-    runtime = choose_runtime(arguments.runtime, arguments.device)
     check_outputs(arguments.save)
     files = expand(arguments.weights or shipped_members())
     films = find_films(arguments.src or [Path("data")], arguments.out)
@@ -50,10 +53,19 @@ def run(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     out = part.folder(arguments.out) if part else arguments.out
     batch = min(arguments.batch, len(films.films))
     merged = finished_parts(out, batch, films.films) if arguments.part == MERGE else []
-    with sole_run(out):
-        start_runtime(runtime, arguments.device)
-        members = load_members(files, of_networks, runtime)
-        summary = InferenceRun(films, members, out, quality, arguments.save, batch, ["inference.py", *argv], part, merged)()
+    with joined(arguments.ray) as nodes:
+        runtime, device = runtime_on(nodes, arguments.runtime, arguments.device)
+        with sole_run(out):
+            networks: Sequence[Member] | Cluster[list[Described]]
+            if nodes:
+                load = partial(load_on_worker, files, of_networks, runtime, device, batch)
+                must_see = [*films.roots, films.films[0].path]
+                networks = start_workers(nodes, runtime, device, -(-len(films.films) // batch), load, must_see)
+            else:
+                start_runtime(runtime, device)
+                networks = load_members(files, of_networks, runtime)
+            command = ["inference.py", *argv]
+            summary = InferenceRun(films, networks, out, quality, arguments.save, batch, command, part, merged)()
     if part:
         print(f"{out}: {part} is done, {summary.predicted} films predicted and {summary.skipped} files skipped now; "
               f"--part {MERGE} puts all parts together", flush=True)  # fmt: skip
@@ -84,6 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=positive, default=BATCH, metavar="N",
                         help="films that the networks see at a time (default: %(default)s)")
     add_runtime(parser)
+    add_ray(parser)
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE",
                         help=f"a value in place of the weights files', of {', '.join(SETTABLE)}; for example "
                              "bag.min_agreement=0.9, below which a film is for review; may be given several times")

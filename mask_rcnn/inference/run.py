@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,39 +18,23 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from mask_rcnn.bag.members import Member, predict
+from mask_rcnn.bag.members import Described, Member
 from mask_rcnn.config import QualityConfig, config_to_dict
 from mask_rcnn.films.dicom import is_dicom
 from mask_rcnn.films.images import FilmError, read_head
-from mask_rcnn.films.levels import equalise
-from mask_rcnn.films.radiograph import Radiograph
 from mask_rcnn.films.sidecar import read_sidecar
-from mask_rcnn.inference.film import FilmResult, film_result, recorded_result
-from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, Finished, check_outputs
+from mask_rcnn.inference.outputs import BY_DEFAULT, OF_DICOM, OF_PREDICTIONS, OUTPUTS, check_outputs
 from mask_rcnn.inference.parts import take_parts
 from mask_rcnn.inference.provenance import provenance
 from mask_rcnn.inference.sources import Film, Films, name_films, name_in_tables
+from mask_rcnn.inference.work import FilmWork, Made, Task, facts_of, kinds_of, warm_up
 from mask_rcnn.lungs import CATEGORIES
-from mask_rcnn.prediction import Prediction
-from mask_rcnn.results.dicom_seg import SegmentationError
-from mask_rcnn.results.names import (
-    COCO_RESULTS,
-    JOURNAL,
-    MEASUREMENTS,
-    PAGE,
-    PAGE_FILES,
-    PROBABILITIES,
-    RUN,
-    file_names,
-)
+from mask_rcnn.results.names import COCO_RESULTS, JOURNAL, MEASUREMENTS, PAGE, PAGE_FILES, RUN, file_names
 from mask_rcnn.results.page.films import PageFilm
-from mask_rcnn.results.page.pictures import write_pictures
 from mask_rcnn.results.records import KEYS, review_reasons
 from mask_rcnn.results.report import page_film, write_report
 from mask_rcnn.results.tables import coco_results, measurements, tables
-from mask_rcnn.run.engine import ReadFilm, read_once, work_through
+from mask_rcnn.run.cluster import Cluster, work_with
 from mask_rcnn.run.folder import set_aside
 from mask_rcnn.run.journal import Entry, Journal
 from mask_rcnn.run.parts import Part, begin_part, end_part
@@ -61,7 +45,6 @@ from mask_rcnn.system.progress import progress, warn
 
 BATCH = 8  # films that the networks see at a time
 RESULTS_VERSION = 2  # bump when results change; older journals are not resumed
-NO_FILM = np.zeros((64, 64), np.uint8)
 PAGE_KIND = "page"  # what --save calls the page
 SAVED = (*OUTPUTS, PAGE_KIND)
 SAVED_BY_DEFAULT = (*BY_DEFAULT, PAGE_KIND)
@@ -82,7 +65,7 @@ class InferenceRun:
 
     Args:
         source: the films, as ``find_films`` gives them.
-        members: of the bag, as ``load_members`` gives them.
+        networks: of the bag, as ``load_members`` gives them, or workers of a cluster that have them.
         out: folder of the results.
         quality: thresholds of the checks.
         save: of ``SAVED``: what is written of each film, and whether the page is.
@@ -96,12 +79,16 @@ class InferenceRun:
     """
 
     def __init__(
-        self, source: Films, members: Sequence[Member], out: Path, quality: QualityConfig | None = None,
-        save: Iterable[str] = SAVED_BY_DEFAULT, batch: int = BATCH, command: Sequence[str] = (),
-        part: Part | None = None, merged: Sequence[Part] = (),
+        self, source: Films, networks: Sequence[Member] | Cluster[list[Described]], out: Path,
+        quality: QualityConfig | None = None, save: Iterable[str] = SAVED_BY_DEFAULT, batch: int = BATCH,
+        command: Sequence[str] = (), part: Part | None = None, merged: Sequence[Part] = (),
     ) -> None:  # fmt: skip
         save = set(save)
-        self.source, self.members, self.out = source, members, out
+        self.source, self.networks, self.out = source, networks, out
+        if isinstance(networks, Cluster):
+            self.members, self.versions = networks.facts, networks.versions
+        else:
+            self.members, self.versions = facts_of(networks)
         self.quality = quality or QualityConfig()
         self.with_page = PAGE_KIND in save
         self.save = [kind for kind in OUTPUTS if kind in save]
@@ -109,18 +96,18 @@ class InferenceRun:
         self.part, self.merged = part, merged
         self.films = source.films  # named once the journal knows the roots; of a part its own alone
         self._beside = cache(_spacing_beside)  # the tables and the page want it, and it is said once
-        config = members[0].network.config
+        config = self.members[0].config
         check_outputs(self.save, config.laterality)
         self.settings = {  # what a film's result depends on besides the film
             "command": "inference.py",
             "answers": RESULTS_VERSION,
-            "weights": [member.sha256 for member in members],
+            "weights": [member.sha256 for member in self.members],
             "laterality": config.laterality,
-            "detection": [config_to_dict(member.network.config)["detection"] for member in members],
+            "detection": [config_to_dict(member.config)["detection"] for member in self.members],
             "bag": [config.bag.pixels, config.bag.min_votes, config.bag.opening],
         }
-        if members[0].runtime.name != KERAS:
-            self.settings["runtime"] = list(members[0].runtime)
+        if self.members[0].runtime.name != KERAS:
+            self.settings["runtime"] = list(self.members[0].runtime)
         self.dicom = {film.path for film in self.films if OF_DICOM & set(self.save) and _is_dicom(film.path)}
 
     def __call__(self) -> Summary:
@@ -153,13 +140,14 @@ class InferenceRun:
         self._report(len(todo), len(todo) - len(fresh))
         journal.open()
         self._set_unwanted_aside(unwanted)
-        if fresh:  # so that the time a film is that of a film
+        if fresh and not isinstance(self.networks, Cluster):  # so that the time a film is that of a film
             with step("compiling"):
-                predict(self.members, [NO_FILM], batch)
+                warm_up(self.networks, batch)
         ids = journal.assign_ids(all_films)
         skipped = {name_in_tables(film, self.source.roots, journal): reason for film, reason in self.source.unreadable}
 
-        def skip(film: Film, reason: str) -> None:
+        def skip(task: Task, reason: str) -> None:
+            film = task.film
             skipped[film.name] = reason
             journal.forget(film)  # one whose files were to be made from its record
             warn(f"skipped {film.path}: {reason}")
@@ -167,12 +155,14 @@ class InferenceRun:
 
         started, finished = time.perf_counter(), False
         try:
-            entries = self._work_through(todo, journal, ids, batch, skip)
+            work = FilmWork(self.save, self.with_page, batch, json.dumps(self.settings, sort_keys=True))
+            tasks = ((place, self._task(film, journal, ids[journal.key(film)])) for place, film in todo)
+            entries = work_with(self.networks, tasks, work, self._keep, batch, skip)
             done = len(self.films) - len(todo)
             with progress(name="inference", total=len(self.films), done=done) as bar, closing(entries):
-                for film, entry in entries:
+                for task, entry in entries:
                     if "id" not in entry:  # one from the journal has it
-                        journal.add(film, {"id": ids[journal.key(film)], **entry})
+                        journal.add(task.film, {"id": task.image_id, **entry})
                     bar.update()
             self._set_stale_aside(journal, before)
             finished = True
@@ -224,14 +214,10 @@ class InferenceRun:
 
     def _missing(self, film: Film, journal: Journal) -> list[str]:
         """The kinds of files that are wanted of a film of the journal and not there."""
-        missing = [kind for kind in self._kinds_of(film) if not self._is_there(kind, film)]
+        missing = [kind for kind in kinds_of(self.save, film.path in self.dicom) if not self._is_there(kind, film)]
         if OF_DICOM & set(missing) and not journal.read(film)["lungs"]:
             return [kind for kind in missing if kind not in OF_DICOM]
         return missing
-
-    def _kinds_of(self, film: Film, has_lungs: bool = True) -> list[str]:
-        """The kinds of files that are wanted of a film; DICOM objects are of DICOM films with a lung alone."""
-        return [kind for kind in self.save if kind not in OF_DICOM or (has_lungs and film.path in self.dicom)]
 
     def _is_there(self, kind: str, film: Film) -> bool:
         return all((self.out / name).is_file() for name in file_names(kind, film.result))
@@ -266,61 +252,27 @@ class InferenceRun:
             inform(f"{self.out}: results of films that changed, are gone or cannot be read any more are kept in "
                    f"{folder.name}")
 
-    def _work_through(
-        self, films: Sequence[tuple[int, Film]], journal: Journal, ids: Mapping[str, int], batch: int,
-        skip: Callable[[Film, str], None],
-    ) -> Generator[tuple[Film, Entry]]:
-        """Each film with its record, what was missing of its files written; a record of the journal has its id."""
+    def _task(self, film: Film, journal: Journal, image_id: int) -> Task:
+        """A film with what its worker has to know; without its record where it is to be predicted."""
+        has_record = film in journal
+        missing = self._missing(film, journal) if has_record else []
+        record = journal.read(film) if has_record else None
+        return Task(film, image_id, film.path in self.dicom, record, missing)
 
-        def read(film: Film) -> tuple[Film, ReadFilm]:
-            return film, read_once(film.path)
-
-        def predict_batch(batch_of: Sequence[tuple[Film, ReadFilm] | None]) -> list[_Predicted | Entry]:
-            records = [_record_of(*item, journal) if item else None for item in batch_of]
-            pixels = [equalise(item[1].radiograph.pixels) if item and not record else NO_FILM
-                      for item, record in zip(batch_of, records, strict=True)]
-            if all(record or not item for item, record in zip(batch_of, records, strict=True)):
-                return [record or {} for record in records]
-            predictions = zip(pixels, predict(self.members, pixels, batch), strict=True)
-            return [record or _Predicted(*of_film) for record, of_film in zip(records, predictions, strict=True)]
-
-        def finish(film: Film, item: tuple[Film, ReadFilm], predicted: _Predicted | Entry) -> Entry:
-            read_film = item[1]
-            if isinstance(predicted, dict):
-                found = recorded_result(predicted)
-            else:
-                found = film_result(
-                    self.members, read_film.radiograph, predicted.equalised, read_film.square, read_film.inverted,
-                    predicted.predictions, PROBABILITIES in self.save,
-                )  # fmt: skip
-            self._write_files(film, read_film.radiograph, found, is_recorded=isinstance(predicted, dict))
-            if self.with_page:  # made now, as the film is in memory
-                masks = {category: lung.mask for category, lung in found.lungs.items()}
-                write_pictures(
-                    self.out, film.path, read_film.radiograph.pixels, masks, ids[journal.key(film)], read_film.digest
-                )
-            known_by = {"result": film.result, "version": read_film.version, "digest": read_film.digest}
-            return {**known_by, **found.record}
-
-        return work_through(films, read, predict_batch, finish, batch, skip)
-
-    def _write_files(self, film: Film, radiograph: Radiograph, found: FilmResult, is_recorded: bool) -> None:
-        """Writes what is wanted of a film; of one with a record what is missing and can be made of that."""
-        laterality, identity = self.members[0].network.config.laterality, json.dumps(self.settings, sort_keys=True)
-        done = Finished(film.path, radiograph, found, laterality, len(self.members), identity)
-        kinds = self._kinds_of(film, bool(found.lungs))
-        if is_recorded:
-            kinds = [kind for kind in kinds if kind not in OF_PREDICTIONS and not self._is_there(kind, film)]
-        contents = _contents(done, film.result, kinds)
-        for name, content in contents.items():
+    def _keep(self, task: Task, made: Made) -> Entry:
+        """Writes what was made of a film; returns its record."""
+        for line in made.warnings:
+            warn(line)
+        for name, content in made.contents.items():
             write_bytes(self.out / name, content)
-        if not is_recorded:  # DICOM objects of the film as it was before, where it has none now
-            for name in {name for kind in self.save for name in file_names(kind, film.result)} - contents.keys():
+        if not made.is_recorded:  # DICOM objects of the film as it was before, where it has none now
+            for name in {name for kind in self.save for name in file_names(kind, task.film.result)} - made.contents.keys():
                 (self.out / name).unlink(missing_ok=True)
+        return made.entry
 
     def _write_tables(self, journal: Journal) -> tuple[list[dict[str, Any]], list[PageFilm]]:
         """Writes ``measurements.csv`` and ``results.json``; returns what ``run.json`` and the page have of each film."""
-        config = self.members[0].network.config
+        config = self.members[0].config
         images, shown = [], []
         with tables(self.out) as add:
             for film in self.films:
@@ -355,7 +307,7 @@ class InferenceRun:
     def _write_provenance(
         self, images: Sequence[dict[str, Any]], skipped: dict[str, str], seconds: float, finished: bool
     ) -> dict[str, Any]:
-        content = provenance(self.command, self.members) | {
+        content = provenance(self.command, self.members, self.versions) | {
             "quality": asdict(self.quality),
             "save": [*self.save, *[PAGE_KIND] * self.with_page],
             "finished": finished,
@@ -367,13 +319,6 @@ class InferenceRun:
         }  # fmt: skip
         write_json(self.out / RUN, content)
         return content
-
-
-class _Predicted(NamedTuple):
-    """A film as the members saw it, and what each predicts."""
-
-    equalised: np.ndarray  # uint8 [height, width]
-    predictions: Sequence[Prediction]
 
 
 def _spacing_beside(path: Path) -> Entry:
@@ -391,25 +336,6 @@ def _is_dicom(path: Path) -> bool:
         return is_dicom(path, read_head(path))
     except FilmError:  # which reading it will say again
         return False
-
-
-def _contents(done: Finished, result: str, kinds: Iterable[str]) -> dict[str, bytes]:
-    """A film's files, by their names below the folder of the run; what its DICOM header does not allow is said."""
-    contents: dict[str, bytes] = {}
-    for kind in kinds:
-        try:
-            contents |= zip(file_names(kind, result), OUTPUTS[kind](done), strict=True)
-        except SegmentationError as error:
-            warn(f"no {kind} of {done.path}: {error}")
-    return contents
-
-
-def _record_of(film: Film, read: ReadFilm, journal: Journal) -> Entry | None:
-    """A film's record, where the journal has one and the film is still the same."""
-    if film not in journal:
-        return None
-    record = journal.read(film)
-    return record if record["digest"] == read.digest else None
 
 
 def summary_lines(summary: Summary, out: Path, save: Iterable[str]) -> list[str]:

@@ -100,27 +100,58 @@ def work_through(
         RunError: there is too little memory for the network.
         OSError: the disk takes no more results.
     """
-    with _side_by_side() as pool:
+    with side_by_side(os.cpu_count()) as pool:
         ready = groupby(_read_ahead(pool, films, read, batch, skip), lambda item: item.place // batch)
         chosen = list(next(ready, (0, ()))[1])
-        finishing: list[tuple[Film, Future[Entry | _Reason]]] = []
+        finishing: list[tuple[Film, Future[Entry | Reason]]] = []
         while chosen or finishing:
             following = []
             for item, answer in zip(chosen, _predictions(predict, chosen, batch), strict=True):
-                task: Future[Entry | _Reason]
-                if isinstance(answer, _Reason):
+                task: Future[Entry | Reason]
+                if isinstance(answer, Reason):
                     task = Future()
                     task.set_result(answer)
                 else:
-                    task = pool.submit(_or_reason, finish, item.film, item.content, answer, writes=True)
+                    task = pool.submit(or_reason, finish, item.film, item.content, answer, writes=True)
                 following.append((item.film, task))
             for film, task in finishing:
-                if isinstance(entry := task.result(), _Reason):
+                if isinstance(entry := task.result(), Reason):
                     skip(film, entry.text)
                 else:
                     yield film, entry
             finishing = following
             chosen = list(next(ready, (0, ()))[1])
+
+
+def work_on_batch(
+    films: Sequence[tuple[int, Film]],
+    read: Callable[[Film], Ready],
+    predict: Callable[[Sequence[Ready | None]], Sequence[Prediction]],
+    finish: Callable[[Film, Ready, Prediction], Entry],
+    batch: int,
+    pool: Executor,
+) -> list[Entry | Reason]:
+    """What ``work_through`` comes to on one batch of films, each with its entry or the reason why it has none.
+
+    Args:
+        films: of one batch, with their places among all films of the run.
+        read, predict, finish, batch: as ``work_through`` takes them; ``finish`` writes no file.
+        pool: of threads that read and finish films.
+
+    Raises:
+        RunError: there is too little memory for the network.
+    """
+    reading = [pool.submit(or_reason, read, film) for _, film in films]
+    contents = [task.result() for task in reading]
+    items = [_Item(place, film, content) for (place, film), content in zip(films, contents, strict=True)
+             if not isinstance(content, Reason)]  # fmt: skip
+    answers = iter(_predictions(predict, items, batch))
+    answered = [content if isinstance(content, Reason) else next(answers) for content in contents]
+    finishing = [
+        answer if isinstance(answer, Reason) else pool.submit(or_reason, finish, film, content, answer)
+        for (_, film), content, answer in zip(films, contents, answered, strict=True)
+    ]
+    return [task if isinstance(task, Reason) else task.result() for task in finishing]
 
 
 class _Item(NamedTuple, Generic[Film, Ready]):
@@ -131,7 +162,7 @@ class _Item(NamedTuple, Generic[Film, Ready]):
     content: Ready
 
 
-class _Reason(NamedTuple):
+class Reason(NamedTuple):
     """Why a film has no entry, and what would help."""
 
     text: str
@@ -139,7 +170,7 @@ class _Reason(NamedTuple):
 
 def _predictions(
     predict: Callable[[Sequence[Ready | None]], Sequence[Prediction]], chosen: Sequence[_Item[Any, Ready]], batch: int
-) -> list[Prediction | _Reason]:
+) -> list[Prediction | Reason]:
     """The network's answer to each film of a batch, or why there is none."""
     if not chosen:
         return []
@@ -155,7 +186,7 @@ def _predictions(
                 "there is too little memory for the networks; give a smaller --batch, fewer weights or --device cpu"
             ) from error
         if len(chosen) == 1:
-            return [_Reason(_fault(error))]
+            return [Reason(_fault(error))]
     return [answer for item in chosen for answer in _predictions(predict, [item], batch)]
 
 
@@ -167,21 +198,21 @@ def _read_ahead(
     skip: Callable[[Film, str], None],
 ) -> Iterator[_Item[Film, Ready]]:
     """The films that can be read, in order; the next ``count`` are being read meanwhile."""
-    reading: deque[tuple[int, Film, Future[Ready | _Reason]]] = deque()
+    reading: deque[tuple[int, Film, Future[Ready | Reason]]] = deque()
     remaining = iter(films)
     while True:
         for place, film in islice(remaining, count + 1 - len(reading)):
-            reading.append((place, film, pool.submit(_or_reason, read, film)))
+            reading.append((place, film, pool.submit(or_reason, read, film)))
         if not reading:
             return
         place, film, task = reading.popleft()
-        if isinstance(content := task.result(), _Reason):
+        if isinstance(content := task.result(), Reason):
             skip(film, content.text)
         else:
             yield _Item(place, film, content)
 
 
-def _or_reason(work: Callable[..., T], film: Any, *arguments: Any, writes: bool = False) -> T | _Reason:
+def or_reason(work: Callable[..., T], film: Any, *arguments: Any, writes: bool = False) -> T | Reason:
     """What the work gives, or why it fails and what would help: a night's run does not end for one film.
 
     Raises:
@@ -190,19 +221,19 @@ def _or_reason(work: Callable[..., T], film: Any, *arguments: Any, writes: bool 
     try:
         return work(film, *arguments)
     except FilmError as error:
-        return _Reason(str(error).removeprefix(f"{film.path}: "))
+        return Reason(str(error).removeprefix(f"{film.path}: "))
     except OSError as error:
         if writes:
             if error.errno in _DISK_IS_FULL:
                 raise
-            return _Reason(f"its result cannot be written ({error.strerror or error}); give the file another name")
+            return Reason(f"its result cannot be written ({error.strerror or error}); give the file another name")
         if isinstance(error, FileNotFoundError):
-            return _Reason("there is no such file; check the path")
-        return _Reason(f"cannot be read ({error.strerror or error}); check that it is still there")
+            return Reason("there is no such file; check the path")
+        return Reason(f"cannot be read ({error.strerror or error}); check that it is still there")
     except Exception as error:
         if is_out_of_memory(error):
-            return _Reason("needs more memory than there is; scale it down")
-        return _Reason(_fault(error))
+            return Reason("needs more memory than there is; scale it down")
+        return Reason(_fault(error))
 
 
 def _fault(error: Exception) -> str:
@@ -210,11 +241,11 @@ def _fault(error: Exception) -> str:
 
 
 @contextmanager
-def _side_by_side() -> Iterator[Executor]:
+def side_by_side(count: int | None) -> Iterator[Executor]:
     """Threads beside the networks; what is still queued when the block ends is dropped."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # whole films are what is shared out
-    pool = ThreadPoolExecutor(os.cpu_count(), "film")
+    pool = ThreadPoolExecutor(count, "film")
     try:
         yield pool
     finally:

@@ -32,6 +32,12 @@ class Runtime(NamedTuple):
         """The same library in 32 bits."""
         return self._replace(precision="float32")
 
+    def check_here(self) -> None:
+        """Raises a DeviceError where this machine does not run it, or not in its precision."""
+        if self.name != KERAS and (here := choose_runtime(self.name)) != self:
+            raise DeviceError(f"its processor runs {here}, not in {self.precision} as others do, which gives other digits; "
+                              f"give --runtime {ONNX} or leave it out")
+
     def versions(self) -> dict[str, str]:
         """The version of the library, by its module; nothing of Keras, whose backend matters too."""
         module = _MODULES.get(self.name)

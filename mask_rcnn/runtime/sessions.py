@@ -76,4 +76,7 @@ def _arrays(inputs: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
 
 
 def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use, but no more than ``OMP_NUM_THREADS``, as a worker of a cluster has it."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(count, max(1, int(wanted))) if wanted.isdecimal() else count

@@ -47,25 +47,38 @@ def picture_name(image_id: int, digest: str) -> str:
     return f"{image_id % 100:02d}/{image_id}-{digest[:8]}.jpg"
 
 
-def write_pictures(
-    out: Path, path: Path, film: np.ndarray, lungs: Mapping[int, np.ndarray], image_id: int, digest: str
-) -> None:
-    """Writes a film's thumbnail and, where no browser shows its file as it is (DICOM, TIFF, 16 bits), the film itself.
+def film_pictures(
+    path: Path, film: np.ndarray, lungs: Mapping[int, np.ndarray], image_id: int, digest: str
+) -> dict[str, bytes]:
+    """A film's thumbnail and, where no browser shows its file as it is (DICOM, TIFF, 16 bits), the film itself.
 
     Args:
-        out: folder of the run.
         path: of the film's file.
         film: as it was read, bones white.
         lungs: bool [height, width] by category id.
         image_id, digest: of the film.
 
+    Returns:
+        Files by their names below the folder of the run, the thumbnail last.
+    """
+    name = picture_name(image_id, digest)
+    contents = {}
+    if not is_shown_by_browsers(path):
+        contents[f"{PAGE_FILES}/{FILMS}/{name}"] = picture_jpeg(film, FILM_QUALITY)
+    contents[f"{PAGE_FILES}/{THUMBNAILS}/{name}"] = picture_jpeg(thumbnail(film, lungs), THUMBNAIL_QUALITY)
+    return contents
+
+
+def write_pictures(
+    out: Path, path: Path, film: np.ndarray, lungs: Mapping[int, np.ndarray], image_id: int, digest: str
+) -> None:
+    """Writes ``film_pictures`` into the folder of a run.
+
     Raises:
         OSError: they cannot be written.
     """
-    name = picture_name(image_id, digest)
-    if not is_shown_by_browsers(path):
-        write_bytes(out / PAGE_FILES / FILMS / name, picture_jpeg(film, FILM_QUALITY))
-    write_bytes(out / PAGE_FILES / THUMBNAILS / name, picture_jpeg(thumbnail(film, lungs), THUMBNAIL_QUALITY))
+    for name, content in film_pictures(path, film, lungs, image_id, digest).items():
+        write_bytes(out / name, content)
 
 
 def thumbnail(film: np.ndarray, lungs: Mapping[int, np.ndarray]) -> np.ndarray:

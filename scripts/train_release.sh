@@ -33,7 +33,7 @@ ill=runs/ill
 "$python" scripts/find_hearts.py --unet "$ill/heart.weights.h5" --data "$data/v7_bedside" --held-out "$held_out" --out "$ill/hearts"
 [ -f models/unet/efficientnetb0.weights.h5 ] ||
   "$python" scripts/train_unet.py --data "$ill/sets/shenzhen" "$data/openist" "$data/wingspan" "${opaque[@]}" --held-out "$held_out" \
-    --hearts "$ill/hearts" --weights runs/first_unet.weights.h5 --epochs 10 --learning-rate 0.0007 --beside 0.3 --ill 0.4 \
+    --hearts "$ill/hearts" --weights runs/first_unet.weights.h5 --epochs 18 --learning-rate 0.0007 --beside 0.3 --ill 0.4 \
     --per-epoch shenzhen=110 openist=80 wingspan=60 v7_children=160 v7_bedside=90 --choose-by 40 \
     --run "$ill/unet_lungs" --out models/unet/efficientnetb0.weights.h5
 compose=("$python" scripts/compose_labels.py --unet models/unet/efficientnetb0.weights.h5 --held-out "$held_out" --out "$ill/composed")

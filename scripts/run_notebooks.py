@@ -44,7 +44,8 @@ def run_cells(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.Noteboo
         extra_arguments=["--IPKernelApp.log_level=ERROR"],  # else it warns that others on this machine can listen
     )  # fmt: skip
     # The debugger, which nobody uses here, warns of a Python whose modules are frozen.
-    client.execute(env=os.environ | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
+    settings = {"KERAS_BACKEND": "tensorflow", **os.environ}  # other runtimes compute in 16 bits where they can
+    client.execute(env=settings | {"PYTHONPATH": str(ROOT), "PYDEVD_DISABLE_FILE_VALIDATION": "1"})
     notebook.metadata.language_info = {"name": "python"}  # else also the version
     return notebook
 

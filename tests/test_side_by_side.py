@@ -62,6 +62,7 @@ def test_each_device_has_one_at_a_time(stand_in: Path, capsys: pytest.CaptureFix
 
 
 def test_ctrl_c_stops_all(stand_in: Path) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has what runs behind it ignore
     trainings = [Training(f"tiny_{k}", [f"tiny_{k}", "long"]) for k in (1, 2, 3)]
 
     def interrupt() -> None:

@@ -222,7 +222,7 @@ def assert_equal_losses(out: Path, other: Path) -> None:
     for expected, found in zip(one, two, strict=True):
         assert found.keys() == expected.keys()
         for key in (key for key in expected if "loss" in key):
-            assert found[key] == pytest.approx(expected[key], rel=1e-4, abs=5e-5), (expected["epoch"], key)
+            assert found[key] == pytest.approx(expected[key], rel=5e-4, abs=5e-5), (expected["epoch"], key)
 
 
 def train_alone(out: Path, config: Path) -> None:

@@ -265,6 +265,11 @@ def learned_part(config: Config) -> Config:
     )
 
 
+def predicting_part(config: Config) -> Config:
+    """The config with its training as by default, on which no prediction depends: equal for networks that predict alike."""
+    return dataclasses.replace(config, training=TrainingConfig())
+
+
 def differing_keys(one: Config, other: Config, sections: Sequence[str]) -> list[str]:
     """The keys of these sections whose values differ, such as ``bag.min_agreement``."""
     first, second = (dict(_leaves(config_to_dict(config))) for config in (one, other))

@@ -13,7 +13,7 @@ from functools import cache
 
 import numpy as np
 
-from mask_rcnn.config import Config
+from mask_rcnn.config import Config, predicting_part
 from mask_rcnn.prediction import DETECTION_BATCH, Prediction, batches_of, unmold
 from mask_rcnn.runtime.choice import OPENVINO, Runtime
 from mask_rcnn.runtime.parts import Layers, Weighted, Weightless, build_weighted, build_weightless, ranked_count
@@ -34,7 +34,7 @@ class ExportedNetwork:
         self.config = config
         graphs = build_weighted(layers, config)
         self._weighted = Weighted(*(open_session(graph.SerializeToString(), runtime) for graph in graphs))
-        self._weightless = _open_weightless(config, runtime)
+        self._weightless = _open_weightless(predicting_part(config), runtime)
         self._pads = runtime.name == OPENVINO  # which compiles for every number of RoIs anew
 
     def predict(self, films: Sequence[MoldedFilm], batch: int | None = None) -> list[Prediction]:

@@ -15,12 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard, get_args, get_origin, get_type_hints
 
-from mask_rcnn.config_rules import CLASS_COUNT, FOR_TWO_LUNGS, PRECISIONS, RESNET_BLOCKS, RULES, Rule, broken_rules, message
+from mask_rcnn.config_rules import (
+    CLASS_COUNT, FOR_TWO_LUNGS, ILL_KINDS, PRECISIONS, RESNET_BLOCKS, RULES, Rule, broken_rules, message,
+)  # fmt: skip
 from mask_rcnn.system import strict_yaml
 from mask_rcnn.system.shipped import shipped_configs
 
 __all__ = [
-    "CLASS_COUNT", "CONFIG_FOLDER", "PRECISIONS", "READING_SECTIONS", "RESNET_BLOCKS",
+    "CLASS_COUNT", "CONFIG_FOLDER", "ILL_KINDS", "PRECISIONS", "READING_SECTIONS", "RESNET_BLOCKS",
     "AugmentationConfig", "BagConfig", "Config", "ConfigError", "DataConfig", "DetectionConfig", "NetworkConfig",
     "ProposalConfig", "QualityConfig", "TargetConfig", "TrainingConfig",
     "apply_settings", "config_from_dict", "config_to_dict", "differing_keys", "learned_part", "load_config",
@@ -123,6 +125,7 @@ class AugmentationConfig:
     apparatus: float = 0.0  # probability of tubes, leads, letters and the like
     beside: float = 0.0  # probability of air, an arm or an unexposed edge beside the chest
     ill: float = 0.0  # probability of opaque lungs, gas below a diaphragm, tubes where they are put; see dataset/illness.py
+    ill_kinds: tuple[str, ...] = ILL_KINDS  # which of these
     flip: float = 0.0  # probability of a mirrored film, its labels swapped
 
 

@@ -35,7 +35,7 @@ import numpy as np
 from create_dataset.unet import SIDE, WeightsError, build_unet, load_unet
 from create_dataset.unet_films import UNetFilm, read_films
 from mask_rcnn.bag.risk import FAILED
-from mask_rcnn.config import AugmentationConfig
+from mask_rcnn.config import ILL_KINDS, AugmentationConfig
 from mask_rcnn.dataset.augmentation import augment
 from mask_rcnn.dataset.batches import EpochBatches
 from mask_rcnn.dataset.conventions import UNKNOWN
@@ -162,6 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--beside", type=float, default=0.0, help="probability of air, an arm or an edge beside the chest")
     parser.add_argument("--flip", type=float, default=STRENGTHS.flip, help="probability of a mirrored film")
     parser.add_argument("--ill", type=float, default=0.0, help="probability of opaque lungs, gas below a diaphragm, tubes")
+    parser.add_argument("--ill-kinds", nargs="+", choices=ILL_KINDS, default=ILL_KINDS, metavar="KIND",
+                        help=f"which of {', '.join(ILL_KINDS)}")  # fmt: skip
     parser.add_argument("--holdout", type=float, default=0.08, help="share of the patients that the best epoch is chosen by")
     parser.add_argument("--choose-by", type=int, default=1000, metavar="FILMS", help="of each source, at most")
     parser.add_argument("--seed", type=int, default=0)
@@ -184,7 +186,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if first_epoch == 0 and arguments.run.exists():
         shutil.rmtree(arguments.run)
     arguments.run.mkdir(parents=True, exist_ok=True)
-    strengths = dataclasses.replace(STRENGTHS, beside=arguments.beside, ill=arguments.ill, flip=arguments.flip)
+    strengths = dataclasses.replace(
+        STRENGTHS, beside=arguments.beside, ill=arguments.ill, ill_kinds=tuple(arguments.ill_kinds), flip=arguments.flip
+    )
     batches = Batches(films, dict(arguments.per_epoch), strengths, arguments.batch, arguments.seed, first_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(arguments.learning_rate, arguments.epochs * len(batches))
     for layer in model.layers:

@@ -178,6 +178,8 @@ def test_wrong_types_are_refused(values: Any, said: str) -> None:
         ({"training": {"loss_weights": [0, 0, 0, 0, 0]}}, "training.loss_weights"),
         ({"training": {"loss_weights": [1, 1, 1, 1, -1]}}, "training.loss_weights"),
         ({"training": {"augmentation": {"flip": 1.5}}}, "training.augmentation.flip"),
+        ({"training": {"augmentation": {"ill": 1.5}}}, "training.augmentation.ill"),
+        ({"training": {"augmentation": {"ill_kinds": ["gas", "smoke"]}}}, "training.augmentation.ill_kinds"),
         ({"training": {"augmentation": {"scale": 900}}}, "training.augmentation.scale"),
         ({"training": {"augmentation": {"noise": -0.1}}}, "training.augmentation.noise"),
         ({"bag": {"members": 2, "min_votes": 3}}, "bag.min_votes"),

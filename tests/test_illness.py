@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from script import PHANTOMS
 
-from mask_rcnn.config import AugmentationConfig
+from mask_rcnn.config import ILL_KINDS, AugmentationConfig
 from mask_rcnn.dataset import illness
 from mask_rcnn.dataset.augmentation import augment
 from mask_rcnn.dataset.conventions import UNKNOWN
@@ -126,6 +126,21 @@ def test_the_same_random_numbers_make_the_same_film_and_healthy_ones_stay(drawn:
     np.testing.assert_array_equal(off_labels, labels)
     ill = [augment(film, labels, window, AugmentationConfig(ill=1.0), np.random.default_rng(seed))[0] for seed in range(6)]
     assert np.mean([(some != before).mean() > 0.05 for some in ill]) > 0.5
+
+
+@pytest.mark.parametrize("kind", ILL_KINDS)
+def test_each_kind_alone_changes_films_and_no_kind_none(kind: str, drawn: tuple) -> None:
+    film, labels, window = drawn
+
+    def some(*kinds: str) -> list[np.ndarray]:
+        strengths = AugmentationConfig(ill=1.0, ill_kinds=kinds)
+        return [augment(film, labels, window, strengths, np.random.default_rng(seed))[0] for seed in range(12)]
+
+    nothing, alone, with_others = some(), some(kind), some(*ILL_KINDS)
+    assert all((one == nothing[0]).all() for one in nothing)
+    changed = [(one != nothing[0]).any() for one in alone]
+    assert any(changed) and not all(changed)
+    assert any((one != other).any() for one, other in zip(alone, with_others, strict=True))
 
 
 def test_where_a_lungs_end_is_not_known_nothing_is_made_up(drawn: tuple) -> None:

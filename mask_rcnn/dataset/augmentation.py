@@ -60,7 +60,7 @@ def augment(
     is_ill = strengths.ill > 0 and rng.random() < strengths.ill
     changes = moves or shades or equips or surrounds or is_ill
     if is_ill:
-        film, labels = make_ill(film, labels, rng)
+        film, labels = make_ill(film, labels, rng, strengths.ill_kinds)
     if moves:
         film, labels, valid = move(film, labels, window, strengths, rng)
     elif changes:

@@ -16,12 +16,13 @@ Shapes
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from mask_rcnn.config import ILL_KINDS
 from mask_rcnn.lungs import CATEGORIES, LEFT_LUNG
 
 MIN_LUNG = 0.01  # of the film: a smaller one is left as it is
@@ -41,15 +42,19 @@ class Place(NamedTuple):
     to_side: np.ndarray  # float32 [side], 0 at the lung's medial edge and 1 at its lateral edge, by column
 
 
-def make_ill(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def make_ill(
+    film: np.ndarray, labels: np.ndarray, rng: np.random.Generator, only: Collection[str] = ILL_KINDS
+) -> tuple[np.ndarray, np.ndarray]:
     """A film and its labels with some of all that, at random; the film is not equalised again.
+
+    ``only`` names the kinds that may be there; ``diaphragms`` are raised and hidden.
 
     A film whose labels hold anything but the two lungs comes back as it is: where a lung ends is not known there.
     """
     if labels.max(initial=0) > max(CATEGORIES):
         return film, labels
     raised = rng.random() < RAISED
-    if raised:
+    if raised and "diaphragms" in only:
         film, labels = raise_diaphragm(film, labels, rng)
     places = {category: place_of(labels == category, category) for category in CATEGORIES
               if (labels == category).mean() >= MIN_LUNG}
@@ -64,15 +69,15 @@ def make_ill(film: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
             kinds: list[Callable[[Place, np.random.Generator], np.ndarray] | None] = [
                 None, patches, lobe, effusion, white_lung, ground_glass]
             kind = kinds[int(rng.choice(len(kinds), p=(0.15, 0.27, 0.2, 0.2, 0.08, 0.1)))]
-            if kind is not None:
+            if kind is not None and "opacities" in only:
                 grey = veil(grey, kind(place, rng), level_of(tissue, rng), rng)
-        if rng.random() < HIDDEN:
+        if rng.random() < HIDDEN and "diaphragms" in only:
             grey = veil(grey, hidden_diaphragm(place, rng), level_of(tissue, rng), rng)
-        if rng.random() < (GAS if category == LEFT_LUNG else GAS / 4):
+        if rng.random() < (GAS if category == LEFT_LUNG else GAS / 4) and "gas" in only:
             grey = add_gas(grey, place, labels, rng)
-    if rng.random() < NECK:
+    if rng.random() < NECK and "neck" in only:
         grey = add_neck_air(grey, labels, rng)
-    if rng.random() < TUBES:
+    if rng.random() < TUBES and "tubes" in only:
         grey = add_tubes(grey, places, rng)
     return np.clip(np.round(grey), 0, 255).astype(np.uint8), labels
 

@@ -116,7 +116,7 @@ def _as_many(key: str, count: int, what: str = "numbers") -> Rule:
     return Rule((key,), lambda value: len(value) == count, f"must be {count} {what}")
 
 
-_AUGMENTATIONS = ("scale", "shift", "shading", "noise", "apparatus", "beside", "ill", "flip")  # shares; rotation is in degrees
+_AUGMENTATIONS = ("scale", "shift", "shading", "noise", "apparatus", "beside", "ill", "flip")  # shares, 1 at most
 
 RULES: tuple[Rule, ...] = (
     Rule(("name",), _is_file_name, f"must be a plain file name: 1 to {_LONGEST_NAME} printable characters, no path, "
@@ -172,7 +172,8 @@ RULES: tuple[Rule, ...] = (
     Rule(("training.loss_weights",), lambda weights: all(weight >= 0 for weight in weights) and sum(weights) > 0,
          "must not be negative, nor all 0"),
     *_not_negative("training.augmentation", "rotation", *_AUGMENTATIONS),
-    Rule(("training.augmentation.ill_kinds",), lambda kinds: set(kinds) <= set(ILL_KINDS), f"may name {', '.join(ILL_KINDS)}"),
+    Rule(("training.augmentation.ill_kinds",), lambda kinds: set(kinds) <= set(ILL_KINDS),
+         f"may name {', '.join(ILL_KINDS)}"),
     Rule(("training.augmentation.rotation",), lambda degrees: degrees <= 180, "is too strong; it goes up to 180 degrees"),
     *(Rule((f"training.augmentation.{key}",), lambda share: share <= 1, "is too strong; it goes up to 1")
       for key in _AUGMENTATIONS),

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import naive
+import cv2
 import numpy as np
 import pytest
 
 from mask_rcnn.config import NetworkConfig
 from mask_rcnn.films.levels import equalise
-from mask_rcnn.films.square import fit_labels_to_square, fit_to_square, mask_shares
+from mask_rcnn.films.square import fit_labels_to_square, fit_to_square, mask_shares, shrink
 from mask_rcnn.utils import (
     PYRAMID_STRIDES,
     box_refinement,
@@ -380,6 +381,17 @@ class TestWindowToFilm:
         back = window_to_film(square_boxes, window, 256, shape)
         assert back.dtype == np.int32
         np.testing.assert_array_equal(back, denorm_boxes(film_boxes, shape))
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (1999, 1501), (700, 40_000), (300, 300), (129, 3000)])
+def test_a_shrunken_film_has_the_means_that_opencv_gives(shape: tuple[int, int]) -> None:
+    film = cv2.GaussianBlur(np.random.default_rng(4).integers(0, 256, shape, np.uint8), (0, 0), 2)
+    film = cv2.normalize(film, None, 0, 255, cv2.NORM_MINMAX)
+    for size in ((128, 128), (60, 37)):
+        expected = cv2.resize(film, size[::-1], interpolation=cv2.INTER_AREA)
+        apart = shrink(film, *size).astype(int) - expected
+        assert np.abs(apart).max() <= 1, "no more than where a mean is halfway between two levels"
+        assert np.count_nonzero(apart) <= apart.size / 1000
 
 
 @pytest.mark.parametrize("size", [(60, 44), (30, 22), (17, 44), (13, 9), (1, 1)])

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 from mask_rcnn.bag.vote import best_detection
+from mask_rcnn.films.square import shrink
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.utils import mask_box
 
@@ -75,7 +76,7 @@ def risk_table() -> RiskTable:
 
 def stretched(film: np.ndarray) -> np.ndarray:
     """An equalised film, uint8 [height, width], as the square that traits are of."""
-    return cv2.resize(film, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return shrink(film, SIDE, SIDE)
 
 
 def film_risk(film: np.ndarray, masks: np.ndarray, scores: np.ndarray) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mask_rcnn.bag.lung import Lung
+from mask_rcnn.films.square import mask_shares, shrink
 from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.results.drawing import LEGENDS, LUNG_COLOURS, outline_lung
 from mask_rcnn.utils import mask_box
@@ -43,12 +44,11 @@ def overlay(
     longest = max(film.shape)
     scale = min(max(longest, MIN_SIDE), MAX_SIDE) / longest
     height, width = (max(1, round(side * scale)) for side in film.shape)
-    shrinks = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    plain = cv2.cvtColor(cv2.resize(film, (width, height), interpolation=shrinks), cv2.COLOR_GRAY2RGB)
+    scaled = shrink(film, height, width) if scale < 1 else cv2.resize(film, (width, height))
+    plain = cv2.cvtColor(scaled, cv2.COLOR_GRAY2RGB)
     marked = plain.copy()
     for category in CATEGORIES:
-        full = (labels == category) * np.uint8(255)
-        found = cv2.resize(full, (width, height), interpolation=shrinks) >= 128
+        found = mask_shares(labels == category, height, width) >= 0.5
         y1, x1, y2, x2 = mask_box(found)
         within = marked[y1:y2, x1:x2]
         if within.size:

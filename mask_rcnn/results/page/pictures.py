@@ -24,7 +24,7 @@ from PIL import Image
 from mask_rcnn.dataset.run_lengths import decode_mask
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.radiograph import read_film
-from mask_rcnn.films.square import mask_shares
+from mask_rcnn.films.square import mask_shares, shrink
 from mask_rcnn.results.drawing import outline_lung
 from mask_rcnn.results.names import PAGE_FILES
 from mask_rcnn.results.page.films import PageFilm
@@ -85,8 +85,8 @@ def thumbnail(film: np.ndarray, lungs: Mapping[int, np.ndarray]) -> np.ndarray:
     """A small picture of a film, bones white, with its lungs outlined."""
     height, width = film.shape
     scale = min(1.0, SIDE / max(height, width))
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = cv2.cvtColor(cv2.resize(film, size, interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
+    size = max(1, round(height * scale)), max(1, round(width * scale))
+    picture = cv2.cvtColor(shrink(film, *size), cv2.COLOR_GRAY2RGB)
     for category, lung in lungs.items():
         outline_lung(picture, mask_shares(lung, *picture.shape[:2]) >= 0.5, category)
     return picture

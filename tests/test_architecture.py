@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     {"version", "lungs"},
     {"system", "config_rules"},
+    {"config_sections"},
     {"config"},
     {"films"},
     {"utils", "network", "run"},
@@ -36,8 +37,8 @@ FLOORS = (
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Rooms, and modules of others, that run without Keras: a film is read, and a dataset made, without waiting for it.
-WITHOUT_KERAS = ("version", "lungs", "system", "config_rules", "config", "films", "run", "utils", "checks", "results",
-                 "evaluation", "training", "inference", "commands", "prediction", "runtime")
+WITHOUT_KERAS = ("version", "lungs", "system", "config_rules", "config_sections", "config", "films", "run", "utils",
+                 "checks", "results", "evaluation", "training", "inference", "commands", "prediction", "runtime")
 ALSO_WITHOUT_KERAS = (
     "mask_rcnn.dataset.augmentation", "mask_rcnn.dataset.coco", "mask_rcnn.dataset.legacy", "mask_rcnn.dataset.sources",
     "mask_rcnn.dataset.split", "mask_rcnn.bag.vote", "mask_rcnn.bag.members", "mask_rcnn.api",

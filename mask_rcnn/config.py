@@ -29,6 +29,7 @@ __all__ = [
     "AugmentationConfig", "BagConfig", "Config", "ConfigError", "DataConfig", "DetectionConfig", "NetworkConfig",
     "ProposalConfig", "QualityConfig", "TargetConfig", "TrainingConfig",
     "apply_settings", "config_from_dict", "config_to_dict", "differing_keys", "learned_part", "load_config",
+    "predicting_part",
 ]  # fmt: skip
 
 CONFIG_FOLDER = shipped_configs()

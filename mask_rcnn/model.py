@@ -14,6 +14,7 @@ c classes)
 from __future__ import annotations
 
 import contextlib
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -246,6 +247,12 @@ class MaskRCNN:
         model = cls(config, jit_compile=jit_compile)
         model.load_weights(path)
         return model
+
+    def sharing(self, config: Config) -> MaskRCNN:
+        """This network under another config that predicts alike (``config.predicting_part``): both have the same weights."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     def load_weights(self, path: str | Path) -> None:
         """Fills this model from a file of the same architecture; raises ``checkpoint.CheckpointError``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from mask_rcnn.weights.checkpoint import read_config
 
 @pytest.fixture(scope="module")
 def bag(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Weights of three networks: two of one config, the third of another."""
+    """Weights of three networks: two of one config, the third of one that differs in its training."""
     folder = tmp_path_factory.mktemp("bag")
     paths = [folder / f"{name}.weights.h5" for name in "abc"]
     model = tiny.build_sober(tiny.drawing_all_config())
@@ -42,12 +43,14 @@ def films() -> list[np.ndarray]:
     return [tiny.draw_film(rng)[0][: 128 - 9 * k] for k in range(3)]
 
 
-def test_members_of_one_config_take_turns_in_one_network(bag: list[Path], films: list[np.ndarray]) -> None:
+def test_members_that_predict_alike_take_turns_in_one_network(bag: list[Path], films: list[np.ndarray]) -> None:
     loaded = members.load_members([str(bag[0].parent / "?.weights.h5")])
     assert sorted(member.path for member in loaded) == bag
     loaded = sorted(loaded, key=lambda member: member.path)
     assert loaded[0].network is loaded[1].network is not loaded[2].network
-    assert [member.load is None for member in loaded] == [False, False, True]
+    assert loaded[2].network.network is loaded[0].network.network
+    assert [member.network.config.training.optimiser for member in loaded] == ["sgd", "sgd", "adam"], "each its own config"
+    assert [member.load is None for member in loaded] == [False, False, False]
     found = list(members.detect(loaded, films, soft=True))
     assert [len(of_film) for of_film in found] == [3, 3, 3]
     for number, path in enumerate(bag):
@@ -92,8 +95,11 @@ def test_too_little_memory_is_said(bag: list[Path], films: list[np.ndarray], mon
 
 
 def test_the_order_they_are_given_in_changes_nothing(bag: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    def describe(path: str, settings: object) -> SimpleNamespace:  # building networks takes seconds
-        return SimpleNamespace(config=read_config(path), get_weights=list, set_weights=list, load_weights=lambda _: None)
+    def describe(path: str, settings: object) -> Any:  # building networks takes seconds
+        said: Any = SimpleNamespace(config=read_config(path), get_weights=list, set_weights=list)
+        said.load_weights = lambda _: None
+        said.sharing = lambda config: SimpleNamespace(**{**vars(said), "config": config})
+        return said
 
     monkeypatch.setattr(MaskRCNN, "load", describe)
     orders = [[0, 1, 2], [2, 1, 0], [1, 2, 0]]

@@ -26,6 +26,7 @@ from mask_rcnn.config import (
     QualityConfig,
     apply_settings,
     differing_keys,
+    predicting_part,
 )
 from mask_rcnn.prediction import Detector, Prediction
 from mask_rcnn.runtime.choice import KERAS, Runtime
@@ -56,8 +57,8 @@ class Described(NamedTuple):
 class Member(NamedTuple):
     """One network of the bag.
 
-    With Keras, members of one config share a network, which is built and compiled once, and take turns in it: that is
-    quick, and compiling is most of a start.
+    With Keras, members whose configs differ in their training alone share a network, which is built and compiled once, and
+    take turns in it: that is quick, and compiling is most of a start.
     """
 
     path: Path
@@ -112,8 +113,10 @@ def load_members(
     if differing:
         print(f"the weights differ in {', '.join(differing)}: those of {members[0].path} are used; give --set "
               f"{differing[0]}=VALUE for others", file=sys.stderr)
-    users = Counter(id(member.network) for member in members)
-    return [member if users[id(member.network)] > 1 else member._replace(load=None) for member in members]
+    users = Counter(predicting_part(member.network.config) for member in members)
+    return [
+        member if users[predicting_part(member.network.config)] > 1 else member._replace(load=None) for member in members
+    ]
 
 
 def split_settings(settings: Sequence[str]) -> tuple[QualityConfig, list[str]]:
@@ -173,11 +176,13 @@ def _load(
             return Member(Path(path), sha256, ExportedNetwork(layers, config, runtime), None, runtime)
     from mask_rcnn.model import MaskRCNN
 
-    network = networks.get(config)
+    alike = predicting_part(config)
+    network = networks.get(alike)
     if network is None:
         with _enough_memory():
-            networks[config] = network = MaskRCNN.load(path, settings=tuple(settings))
+            networks[alike] = network = MaskRCNN.load(path, settings=tuple(settings))
     else:
+        network = network if network.config == config else network.sharing(config)
         network.load_weights(path)
     return Member(Path(path), sha256, network, partial(network.set_weights, network.get_weights()))
 

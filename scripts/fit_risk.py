@@ -2,10 +2,9 @@
 
     python scripts/fit_risk.py --predictions runs/predictions --write
 
-The predictions are those of ``collect_predictions.py``. Every figure is of patients that the fit did not see: it sees four
-fifths of them, five times over. Networks fail otherwise on films that they have not learned from, so the fit sees such ones,
-too: those held out count as much as the others of their set. Among them is sought what leaves ``--good`` of the films
-without a failure alone: the threshold, ``bag.max_risk``. ``--write`` makes the table anew, of all films.
+The predictions are those of ``collect_predictions.py``. The fit never sees the films held out. Every figure of the others is
+of patients that the fit did not see: it sees four fifths of them, five times over. Among these is sought what leaves
+``--good`` of the films without a failure alone: the threshold, ``bag.max_risk``. ``--write`` makes the table anew.
 
 Shapes
     traits  float [films, 2, traits]
@@ -32,7 +31,7 @@ from mask_rcnn.system.files import write_json
 FOLDS = 5
 SOFTNESS = 0.04  # of Dice: a lung of 0.89 is hardly worse than one of 0.91
 PENALTY = 5.0  # L2, of the weights
-EACH = 800.0  # lungs that the films of a set count as, those held out as many as the others; so no large set outweighs
+EACH = 800.0  # lungs that the films of a set count as, so that no large set outweighs
 
 
 class Predictions(NamedTuple):
@@ -112,22 +111,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
     def fitted(*folds: int) -> RiskTable:
-        parts = [(some, (some.held == held) & np.isin(some.folds, folds)) for some in sets for held in (False, True)]
+        parts = [(some, ~some.held & np.isin(some.folds, folds)) for some in sets]
         parts = [(some, part) for some, part in parts if part.any()]
         return fit(np.concatenate([some.traits[part].reshape(-1, len(TRAITS)) for some, part in parts]),
                    np.concatenate([some.dice[part].ravel() for some, part in parts]),
                    np.concatenate([np.full(2 * part.sum(), EACH / (2 * part.sum())) for _, part in parts]))
 
-    unseen = [np.zeros(len(some.held)) for some in sets]
+    table = fitted(*range(FOLDS))
+    unseen = [risk_of_films(table, some) for some in sets]
     for fold in range(FOLDS):
-        table = fitted(*(other for other in range(FOLDS) if other != fold))
+        without = fitted(*(other for other in range(FOLDS) if other != fold))
         for risk, some in zip(unseen, sets, strict=True):
-            risk[some.folds == fold] = risk_of_films(table, some)[some.folds == fold]
-    held = any(some.held.any() for some in sets)
-    good = np.concatenate([risk[(some.held == held) & (np.nanmin(some.dice, axis=1) >= FAILED)]
+            of_fold = ~some.held & (some.folds == fold)
+            risk[of_fold] = risk_of_films(without, some)[of_fold]
+    good = np.concatenate([risk[~some.held & (np.nanmin(some.dice, axis=1) >= FAILED)]
                            for risk, some in zip(unseen, sets, strict=True)])
     threshold = float(np.quantile(good, arguments.good))
-    table = fitted(*range(FOLDS))
     for risk, some in zip(unseen, sets, strict=True):
         for name, part in (("learnt from", ~some.held), ("held out", some.held)):
             if part.any():

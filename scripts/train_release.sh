@@ -49,6 +49,6 @@ for networks in runs/second models; do
   "$python" scripts/collect_predictions.py --weights "$networks"/lungs_small_?.weights.h5 --data "${sets[@]}" --held-out "$held_out" \
     --out "$ill/predictions/${networks##*/}"
 done
-"$python" scripts/fit_risk.py --predictions "$ill/predictions/models" "$ill/predictions/second" --good 0.88 --write
+"$python" scripts/fit_risk.py --predictions "$ill/predictions/models" "$ill/predictions/second" --good 0.85 --write
 "$python" scripts/evaluate.py --weights models/lungs_small_?.weights.h5 --held-out "$held_out" --data "${sets[@]}"
 "$python" scripts/evaluate.py --weights models/lungs_small_?.weights.h5 --data "$data/jsrt_512"

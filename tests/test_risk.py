@@ -107,6 +107,27 @@ def test_the_fit_finds_what_makes_lungs_fail() -> None:
     assert np.abs(table.weights[3]) == np.abs(table.weights[: len(TRAITS)]).max()
 
 
+def test_the_fit_does_not_see_the_films_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script("fit_risk")
+    rng = np.random.default_rng(2)
+    film, masks = phantom(PHANTOMS[0])
+    films, groups = np.stack(40 * [film]), np.array([f"patient {k}" for k in range(40)])
+    found = np.stack([np.roll(masks, shift, axis=2) for shift in rng.integers(0, 40, 40)])
+    dice, held = rng.choice([0.8, 0.97], (40, 2)), np.arange(40) % 4 == 0
+    tables = []
+    for of_held in (0.8, 0.97):
+        some = np.where(held[:, None], of_held, dice)
+        np.savez(tmp_path / "set.npz", films=films, masks=found, scores=np.stack(40 * [SCORES]), groups=groups,
+                 dice=some, held=held)
+        monkeypatch.setattr(script, "TABLE", tmp_path / "risk.json")
+        assert script.main(["--predictions", str(tmp_path), "--write"]) == 0
+        tables.append((tmp_path / "risk.json").read_bytes())
+        assert "held out     10 films" in capsys.readouterr().out
+    assert tables[0] == tables[1]
+
+
 def test_a_film_of_another_size_is_stretched() -> None:
     film = cv2.resize(np.tile(np.arange(256, dtype=np.uint8), (256, 1)), (300, 500))
     assert stretched(film).shape == (SIDE, SIDE)

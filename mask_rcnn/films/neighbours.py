@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-CELLS_SEARCHED = 6  # of those nearest to a point
+CELLS_SEARCHED = 8  # of those nearest to a point
 ROUNDS = 3  # of k-means, on a part of the points
 A_CELL = 32  # points of that part
 BLOCK = 4096  # points at a time

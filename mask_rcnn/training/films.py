@@ -12,7 +12,6 @@ from mask_rcnn.dataset.split import member_records, split_records, split_report
 from mask_rcnn.dataset.training_films import join_copies
 from mask_rcnn.films.known_groups import KNOWN_COPIES
 from mask_rcnn.system.console import inform, step
-from mask_rcnn.system.garbage import without_collection
 
 
 class Films:
@@ -29,7 +28,7 @@ class Films:
     def __init__(self, config: Config, cache: Path) -> None:
         self.config = config
         sources = dict.fromkeys(str(Path(source)) for source in config.data.sources)
-        with step("reading films"), without_collection():
+        with step("reading films"):
             records = [record for source in sources
                        for record in read_records(source, config.laterality, config.data.patient_pattern)]
             if config.data.held_out:

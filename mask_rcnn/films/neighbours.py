@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-CELLS_SEARCHED = 8  # of those nearest to a point
+CELLS_SEARCHED = 6  # of those nearest to a point
 ROUNDS = 3  # of k-means, on a part of the points
 A_CELL = 32  # points of that part
 BLOCK = 4096  # points at a time
@@ -67,8 +67,8 @@ class Cells:
                 columns = _smallest(found, min(count, last - first))
                 distances[query, probe, : columns.shape[1]] = np.take_along_axis(found, columns, 1)
                 places[query, probe, : columns.shape[1]] = self.order[first + columns]
-        distances, places = (values.reshape(len(points), -1) for values in (distances, places))
-        best = np.take_along_axis(places, _smallest(distances, min(count, distances.shape[1])), 1)
+        flat = distances.reshape(len(points), -1)
+        best = np.take_along_axis(places.reshape(flat.shape), _smallest(flat, min(count, flat.shape[1])), 1)
         one = np.repeat(np.arange(len(points)), best.shape[1])
         return one[best.ravel() >= 0], best.ravel()[best.ravel() >= 0]
 
@@ -77,13 +77,13 @@ def _distances(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Half the squared distances, less what is the same for all others of a point, float32 [points, others]."""
     products = points @ others.T
     np.subtract(np.square(others).sum(1) / 2, products, out=products)
-    return products
+    return np.asarray(products)
 
 
 def _smallest(values: np.ndarray, count: int) -> np.ndarray:
     """Columns of the smallest values of each row, int [rows, count], in no order."""
     if count == 1:
-        return values.argmin(1)[:, None]
+        return np.asarray(values.argmin(1)[:, None])
     if count >= values.shape[1]:
         return np.tile(np.arange(values.shape[1]), (len(values), 1))
-    return np.argpartition(values, count - 1, axis=1)[:, :count]
+    return np.asarray(np.argpartition(values, count - 1, axis=1)[:, :count])

@@ -73,3 +73,26 @@ print(*measure([sys.executable, "-c", "x = bytes(50_000_000)"]))"""
     for code, until in (("raise SystemExit('no disk')", ""), ("print('no disk')", "ready")):
         with pytest.raises(RuntimeError, match="(?s)ended with.*no disk"):
             script.measure([sys.executable, "-c", code], until=until)
+
+
+def test_of_many_films_the_nearest_alone_are_compared_and_the_same_groups_found(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    texts = script.draw_fingerprints(1500)
+    exact = find_groups(texts)
+    monkeypatch.setattr(duplicates, "MAX_ALL_PAIRS", 0)
+    near = find_groups(texts, tmp_path / "copies.npz")
+    assert 1500 > len(set(exact)) and near == exact
+    order = np.random.default_rng(1).permutation(1500)
+    moved = find_groups([texts[k] for k in order])
+    assert groups_of(moved, order) == groups_of(near, np.arange(1500)), "whatever the films' order"
+    half = tmp_path / "half.npz"
+    find_groups(texts[:750], half)
+    assert find_groups(texts, half) == exact, "new films are compared with all"
+
+
+def groups_of(firsts: list[int], films: np.ndarray) -> set[frozenset[int]]:
+    members: dict[int, set[int]] = {}
+    for first, film in zip(firsts, films.tolist(), strict=True):
+        members.setdefault(first, set()).add(film)
+    return {frozenset(group) for group in members.values()}

@@ -149,20 +149,15 @@ def are_whole(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> np.ndar
     whole[text_of[characters > 7]] = False
     deltas = _deltas(codes, ends, np.minimum(characters, 7))
     counts = np.bincount(text_of, minlength=len(texts))
-    firsts = np.cumsum(counts) - counts
-    place = np.arange(len(ends)) - firsts[text_of]
-    runs = deltas.copy()
-    for parity in (0, 1):  # the first run is by itself
-        own = np.flatnonzero((place > 0) & (place % 2 == parity))
-        sums, texts_of_own = np.cumsum(deltas[own]), text_of[own]
-        begins = np.flatnonzero(np.diff(texts_of_own, prepend=-1))
-        before = np.zeros(len(texts), np.int64)
-        before[texts_of_own[begins]] = sums[begins] - deltas[own[begins]]
-        runs[own] = sums - before[texts_of_own]
-    whole[text_of[runs < 0]] = False
-    sums = np.concatenate([[0], np.cumsum(runs)])
+    # A row for each text, zeros behind its last run.
+    runs = np.zeros((len(texts), counts.max(initial=0)), np.int64)
+    is_run = np.arange(runs.shape[1]) < counts[:, None]
+    runs[is_run] = deltas
+    for first in (1, 2):  # the first run is by itself
+        runs[:, first::2].cumsum(axis=1, out=runs[:, first::2])
+    runs *= is_run
     pixels = np.array([height * width for height, width in sizes], np.int64)
-    return np.asarray(whole & (sums[firsts + counts] - sums[firsts] == pixels))
+    return np.asarray(whole & (runs >= 0).all(axis=1) & (runs.sum(axis=1) == pixels))
 
 
 def _deltas(codes: np.ndarray, ends: np.ndarray, lengths: np.ndarray) -> np.ndarray:

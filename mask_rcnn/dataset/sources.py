@@ -70,7 +70,7 @@ def read_records(source: str | Path, laterality: str, patient_pattern: str = "")
         )
     if not records:
         raise DatasetError(f"{source}: names no film; fill the folder, or make it with create_dataset.py")
-    return [replace(record, laterality=laterality) for record in records]
+    return [record if record.laterality == laterality else replace(record, laterality=laterality) for record in records]
 
 
 def _folder_records(folder: Path, patient_pattern: str) -> list[FilmRecord]:

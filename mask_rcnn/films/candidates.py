@@ -1,16 +1,18 @@
 """Which pairs of films may be copies: by a few hundred bits of each, of which few differ.
 
-Every new film is compared with every other, since no index finds the same pairs and reads much fewer. The bits of chest
-films are far from random: an index by bands of 16 bits would read 12 % of all pairs for what is alike in the films, and 92 %
-for the lungs, whose 128 bits may differ in 43 (980 real films). One pair in 2,200 is a candidate anyway, so that candidates
-alone grow with the square. A matrix product of bits takes longer than counting them (13 and 7 nanoseconds a pair). What is
-known is kept (``known_groups``), so that new films alone are compared.
+A few films are all compared with each other. That grows with their square, and no index by bands of bits reads fewer pairs:
+the bits of chest films are far from random, so that bands of 16 bits would read 12 % of all pairs for what is alike in the
+films, and 92 % for the lungs, whose 128 bits may differ in 43 (980 real films). Besides, one pair in 2,200 is a candidate,
+nearly all of them two patients. So of many films each is compared with its nearest alone, by the same frequencies as real
+numbers, each divided by its deviation over the films, which takes away what all chest films share; their bits have to be
+alike too. What is known is kept (``known_groups``), so that new films alone are compared.
 
 Shapes
     thumbnails  float32 [films, side, side], grey levels 0 to 1
     regions     float32 [films, 4], (y1, x1, y2, x2) of the lungs' middle, 0 to 1 over the film
     mappings    float32 [films, 4], as ``alignment`` takes them
     bits        uint64 [3, 2, films]: of the film, of the film without margins, of the lungs
+    views       float32 [3, films, FREQUENCIES]: the lowest frequencies of the same
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 from scipy.fft import dctn
 
 from mask_rcnn.films.alignment import MAX_SCALE, sample
+from mask_rcnn.films.neighbours import Cells
 
 BITS = 128  # of a film, of its inner part and of its lungs, the lowest frequencies; no more than two words hold
 
@@ -39,6 +42,11 @@ STARTS = np.array([
 ], np.float32)  # fmt: skip
 LUNGS_ALIKE = len(STARTS)
 
+FREQUENCIES = 32
+NEAREST = 8  # films, of each view of a film
+WHOLE, INNER, LUNGS = range(3)
+COMPARED = ((WHOLE, WHOLE), (INNER, WHOLE), (WHOLE, INNER), (LUNGS, LUNGS))  # a film's view, and the others' view
+
 BLOCK_ROWS, BLOCK_COLUMNS = 16, 4096  # what fits in a processor's cache
 
 
@@ -50,16 +58,24 @@ def between(regions: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def bits_of(thumbnails: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """The bits of films, from their thumbnails and where their lungs lie."""
+    signs = np.packbits(_frequencies(thumbnails, regions, BITS) > 0, axis=2)
+    return np.ascontiguousarray(signs).view(np.uint64).transpose(0, 2, 1)
+
+
+def views_of(thumbnails: np.ndarray, regions: np.ndarray) -> np.ndarray:
+    """The views of films, from their thumbnails and where their lungs lie."""
+    return _frequencies(thumbnails, regions, FREQUENCIES)
+
+
+def _frequencies(thumbnails: np.ndarray, regions: np.ndarray, lowest: int) -> np.ndarray:
+    """The lowest frequencies but the mean of film, film without margins and lungs, float32 [3, films, lowest]."""
     count, side, _ = thumbnails.shape
-    _, y, x = np.array(sorted((y * y + x * x, y, x) for y in range(side) for x in range(side))[1 : BITS + 1]).T
+    _, y, x = np.array(sorted((y * y + x * x, y, x) for y in range(side) for x in range(side))[1 : lowest + 1]).T
     whole, inner = (
         np.tile(np.array((edge, edge, 1 - edge, 1 - edge), np.float32), (count, 1)) for edge in (0, MARGIN)
     )
-    words = []
-    for part in (whole, inner, regions):
-        signs = dctn(sample(thumbnails, between(whole, part))[0], axes=(1, 2))[:, y, x] > 0
-        words.append(np.ascontiguousarray(np.packbits(signs, axis=1)).view(np.uint64).T)
-    return np.stack(words)
+    parts = (sample(thumbnails, between(whole, part))[0] for part in (whole, inner, regions))
+    return np.stack([dctn(part, axes=(1, 2))[:, y, x] for part in parts])
 
 
 def candidates(bits: np.ndarray, rows: range) -> np.ndarray:
@@ -73,6 +89,29 @@ def candidates(bits: np.ndarray, rows: range) -> np.ndarray:
             pairs = np.argwhere(conditions[0] | conditions[1] | conditions[2] | conditions[3]) + (start, first)
             found.append(pairs[pairs[:, 1] > pairs[:, 0]])
     return np.concatenate(found)
+
+
+def near_candidates(bits: np.ndarray, views: np.ndarray, new: int) -> np.ndarray:
+    """Pairs of the first ``new`` films with others that are among their nearest and whose bits are alike.
+
+    Args:
+        bits: of all films.
+        views: of all films; the order of the films decides, very little, which ones are found.
+        new: how many are searched for.
+
+    Returns:
+        int [pairs, 2], the smaller place first, each pair once, sorted.
+    """
+    count = views.shape[1]
+    found = [np.zeros(0, np.int64)]
+    scales = 1 / np.maximum(views.std(axis=1, dtype=np.float64), 1e-9).astype(np.float32)
+    for view, other_view in COMPARED:
+        scale = scales[LUNGS if view == LUNGS else WHOLE]
+        one, other = Cells(views[other_view] * scale).nearest(views[view, :new] * scale, NEAREST)
+        alike = np.logical_or.reduce(_alike(bits[:, :, one], bits[:, :, other])) & (one != other)
+        one, other = one[alike].astype(np.int64), other[alike].astype(np.int64)
+        found.append(np.minimum(one, other) * count + np.maximum(one, other))
+    return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1)
 
 
 def first_mappings(bits: np.ndarray, others: np.ndarray, regions: np.ndarray, other_regions: np.ndarray) -> np.ndarray:

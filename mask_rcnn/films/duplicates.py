@@ -30,10 +30,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from scipy.stats import rankdata
 
 from mask_rcnn.films.alignment import agreements
-from mask_rcnn.films.candidates import bits_of, candidates, first_mappings
+from mask_rcnn.films.candidates import FREQUENCIES, bits_of, candidates, first_mappings, near_candidates, views_of
 from mask_rcnn.films.groups import Groups
 from mask_rcnn.films.known_groups import NOTHING, KnownGroups, key_of, read_known, write_known
 from mask_rcnn.system.progress import progress
@@ -57,6 +56,11 @@ MIN_DEVIATION = 0.2
 
 BLOCK_BITS, BLOCK_PAIRS = 4096, 128  # films and pairs at a time: what fits in a processor's cache
 FILMS_A_TASK = 64  # compared by one thread with all others
+PAIRS_A_TASK = 2048  # registered by one thread
+
+# Up to so many pairs, new films times all, are all compared: 20,000 films, or a few new ones. Beyond, each film with its
+# nearest alone.
+MAX_ALL_PAIRS = 20_000**2
 
 
 def fingerprint(film: np.ndarray, lungs: np.ndarray | None) -> str:
@@ -71,8 +75,15 @@ def fingerprint(film: np.ndarray, lungs: np.ndarray | None) -> str:
     region = np.rint(255 * _lungs_middle(lungs)).astype(np.uint8).tobytes().hex()
     # Twice, since one reduction of uint8 would round the few levels of a dark film to fewer.
     small = cv2.resize(film, (4 * SIDE, 4 * SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
-    ranks = rankdata(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_AREA)) / SIDE**2
+    ranks = mean_ranks(cv2.resize(small, (SIDE, SIDE), interpolation=cv2.INTER_AREA).ravel()) / SIDE**2
     return str(digest + region + LETTERS[np.minimum(ranks * LEVELS, LEVELS - 1).astype(int)].tobytes().decode("ascii"))
+
+
+def mean_ranks(values: np.ndarray) -> np.ndarray:
+    """The ranks of values [n], 1 the smallest, float64 [n]; equal values share the mean of theirs."""
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return np.asarray(((last - counts + 1 + last) / 2)[places])
 
 
 def _lungs_middle(lungs: np.ndarray | None) -> np.ndarray:
@@ -91,8 +102,10 @@ def find_groups(fingerprints: Sequence[str], known: Path | None = None) -> list[
     """For each film the index of the first film of its group; its own where it has no copy.
 
     Copies of copies are one group. Films of the same pixels always are; films of next to one grey level only then. Which
-    films make a group depends neither on their order nor on what is known. Memory grows with the films, 2 KB each; time with
-    their square, or, where some are known, with all films times the new ones.
+    films make a group does not depend on their order, and up to ``MAX_ALL_PAIRS`` not on what is known. Beyond, films are
+    compared with their nearest alone: a film that was among another's nearest when fewer were known need not be later.
+    Memory grows with the films, 2 KB each; time up to ``MAX_ALL_PAIRS`` with all films times the new ones, then with the
+    new films times the root of all.
 
     Args:
         fingerprints: as ``fingerprint`` makes them.
@@ -178,6 +191,16 @@ def _bits(texts: Sequence[str]) -> np.ndarray:
     return np.concatenate([nothing, *(bits_of(_thumbnails(block), _regions(block)) for block in blocks)], axis=2)
 
 
+def _near(texts: Sequence[str], bits: np.ndarray, new: int) -> np.ndarray:
+    """The candidates among the nearest of the first ``new`` films, whatever their order, int [pairs, 2]."""
+    order = np.array([*sorted(range(new), key=texts.__getitem__), *sorted(range(new, len(texts)), key=texts.__getitem__)])
+    views = np.empty((3, len(order), FREQUENCIES), np.float32)
+    for k in range(0, len(order), BLOCK_BITS):
+        some = [texts[index] for index in order[k : k + BLOCK_BITS]]
+        views[:, k : k + len(some)] = views_of(_thumbnails(some), _regions(some))
+    return np.asarray(order[near_candidates(bits[:, :, order], views, new)])
+
+
 def _join_copies(texts: Sequence[str], bits: np.ndarray, new: int, films: Sequence[int], groups: Groups) -> None:
     """Joins the groups of films that are copies, of which one at least is among the first ``new``.
 
@@ -189,8 +212,7 @@ def _join_copies(texts: Sequence[str], bits: np.ndarray, new: int, films: Sequen
         groups: pairs that are in one group already are passed over.
     """
 
-    def copies_of(start: int) -> np.ndarray:
-        found = candidates(bits, range(start, min(start + FILMS_A_TASK, new)))
+    def copies_of(found: np.ndarray) -> np.ndarray:
         swapped = np.array([texts[one] > texts[other] for one, other in found], bool)
         found[swapped] = found[swapped, ::-1]  # so that a pair is compared the same way round whichever is new
         copies = [found[:0]]
@@ -205,12 +227,24 @@ def _join_copies(texts: Sequence[str], bits: np.ndarray, new: int, films: Sequen
                 copies.append(some[apart][agree])
         return np.concatenate(copies)
 
+    if new * len(texts) <= MAX_ALL_PAIRS:
+        total, step = new, FILMS_A_TASK
+
+        def copies_from(start: int) -> np.ndarray:
+            return copies_of(candidates(bits, range(start, min(start + step, new))))
+    else:
+        near = _near(texts, bits, new)
+        total, step = len(near), PAIRS_A_TASK
+
+        def copies_from(start: int) -> np.ndarray:
+            return copies_of(near[start : start + step])
+
     pool = ThreadPoolExecutor(os.cpu_count(), "copies")  # NumPy lets other threads run while it counts and multiplies
     try:
-        with progress(name="comparing", total=new) as bar:
-            for pairs in pool.map(copies_of, range(0, new, FILMS_A_TASK)):
+        with progress(name="comparing", total=total) as bar:
+            for pairs in pool.map(copies_from, range(0, total, step)):
                 for one, other in pairs:
                     groups.join(films[one], films[other])
-                bar.update(min(FILMS_A_TASK, new - bar.n))
+                bar.update(min(step, total - bar.n))
     finally:
         pool.shutdown(cancel_futures=True)

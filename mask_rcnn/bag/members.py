@@ -163,16 +163,16 @@ def _load(
     same = next((str(member.path) for member in members if member.sha256 == sha256), None)
     if same:
         raise checkpoint.CheckpointError(f"{path}: the same weights as {same}; each votes once")
-    held = checkpoint.read_config(path)
+    with _enough_memory():
+        held, layers = (checkpoint.read_config(path), None) if runtime.name == KERAS else checkpoint.read_network(path)
     try:
         config = apply_settings(held, settings, READING_SECTIONS)
     except ConfigError as error:
         raise InferenceError(f"{path}: {error}") from error
-    if runtime.name != KERAS:
+    if layers is not None:
         from mask_rcnn.runtime.network import ExportedNetwork
 
         with _enough_memory():
-            layers = checkpoint.read_weights(path, config.network)
             return Member(Path(path), sha256, ExportedNetwork(layers, config, runtime), None, runtime)
     from mask_rcnn.model import MaskRCNN
 

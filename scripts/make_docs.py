@@ -1,9 +1,10 @@
-"""Writes what the documents say of the code: the options in docs/command_line.md, the picture docs/rooms.svg.
+"""Writes what documents say of the code, the options in docs/command_line.md and docs/rooms.svg, and docs/many_films.svg.
 
     python scripts/make_docs.py
 
 Run it where a command's options, a room or a room's first line change, and commit what it writes; a test compares. Options
-stand between two comments of the document, which name the program; the text around them is written by hand.
+stand between two comments of the document, which name the program; the text around them is written by hand. The last picture
+is drawn from the table in docs/many_films.md.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from bench.costs import draw_costs
+
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS, ROOMS = ROOT / "docs" / "command_line.md", ROOT / "docs" / "rooms.svg"
+COSTS, COST_FIGURE = ROOT / "docs" / "many_films.md", ROOT / "docs" / "many_films.svg"
 
 # The modules whose ``main`` the three launchers run.
 COMMANDS = {
@@ -230,7 +234,8 @@ def draw_rooms() -> str:
 def main() -> int:
     OPTIONS.write_text(with_options(OPTIONS.read_text(encoding="utf-8")), encoding="utf-8")
     ROOMS.write_text(draw_rooms(), encoding="utf-8")
-    print(f"{OPTIONS.relative_to(ROOT)}, {ROOMS.relative_to(ROOT)}: written")
+    COST_FIGURE.write_text(draw_costs(COSTS.read_text(encoding="utf-8")), encoding="utf-8")
+    print(f"{', '.join(str(path.relative_to(ROOT)) for path in (OPTIONS, ROOMS, COST_FIGURE))}: written")
     return 0
 
 

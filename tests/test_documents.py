@@ -224,6 +224,9 @@ def test_options_and_rooms_are_those_of_the_code(make_docs: ModuleType) -> None:
     written = make_docs.OPTIONS.read_text(encoding="utf-8")
     assert make_docs.with_options(written) == written, "run python scripts/make_docs.py"
     assert make_docs.draw_rooms() == make_docs.ROOMS.read_text(encoding="utf-8"), "run python scripts/make_docs.py"
+    costs = make_docs.COSTS.read_text(encoding="utf-8")
+    figure = make_docs.COST_FIGURE.read_text(encoding="utf-8")
+    assert make_docs.draw_costs(costs) == figure, "run python scripts/make_docs.py"
 
 
 def test_every_column_is_explained() -> None:

@@ -37,12 +37,10 @@ from mask_rcnn.dataset.held_out import HELD, HeldOut, read_held_out
 from mask_rcnn.dataset.illness import make_ill
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
 from mask_rcnn.dataset.sources import read_records
-from mask_rcnn.evaluation.lateral import lateral_dice
-from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.evaluation.lateral import lung_dices
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.levels import equalise
 from mask_rcnn.films.square import resize_labels
-from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.runtime.choice import choose_runtime
 from mask_rcnn.runtime.start import add_runtime, start_runtime
 from mask_rcnn.system.backend import DeviceError
@@ -61,12 +59,11 @@ def of_film(members: Sequence[Member], film: np.ndarray, drawn: np.ndarray, pred
     found = label_mask(lungs, film.shape)
     if drawn.shape != film.shape:
         drawn = resize_labels(drawn, *film.shape)
-    measure = lateral_dice if thirds else lambda one, other, _: dice(one, other)
     masks, scores = small_masks(paste(members, predictions, (SIDE, SIDE), soft=True))
     return {
         "films": stretched(film),
         "masks": masks, "scores": scores,
-        "dice": np.array([measure(found == lung, drawn == lung, lung) for lung in CATEGORIES], np.float32),
+        "dice": np.array(lung_dices(found, drawn, thirds), np.float32),
     }  # fmt: skip
 
 

@@ -36,14 +36,12 @@ from mask_rcnn.bag.lung import Lung
 from mask_rcnn.bag.members import InferenceError, load_members
 from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of
 from mask_rcnn.dataset.errors import DatasetError
-from mask_rcnn.dataset.held_out import HeldOut, read_held_out
-from mask_rcnn.dataset.records import FilmRecord
-from mask_rcnn.dataset.sources import read_records
+from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.evaluation.lateral import COLUMNS as THIRDS
 from mask_rcnn.evaluation.over_sets import WHOLE, set_lines, summarise_set
 from mask_rcnn.evaluation.predictors import Find, Finding, bag_name, unique_names, with_members
 from mask_rcnn.evaluation.report import csv_text, error_lines, offset_line, table_lines, write_worst
-from mask_rcnn.evaluation.sets import evaluate, summaries_of
+from mask_rcnn.evaluation.sets import evaluate, measured_records, summaries_of
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.runtime.choice import KERAS, Runtime, choose_runtime
 from mask_rcnn.runtime.start import add_runtime, start_runtime
@@ -86,15 +84,6 @@ def _millimetres(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
     return value
-
-
-def measured_records(source: Path, held_out: HeldOut | None) -> list[FilmRecord]:
-    """The films of a source: those of them that are held out, where any is."""
-    records = read_records(source, "patient")
-    if held_out is None:
-        return records
-    held = set(held_out.to_report([record.path for record in records]))
-    return [record for record in records if record.path in held] or records
 
 
 def main(argv: Sequence[str] | None = None) -> int:

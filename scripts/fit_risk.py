@@ -104,11 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help=f"writes {TABLE.name}")
     arguments = parser.parse_args(argv)
     sets = [read(path) for folder in arguments.predictions for path in sorted(folder.glob("*.npz"))]
-    folds = {fold for some in sets for fold in some.folds.tolist()}
-    if len(folds) < FOLDS:
-        print(f"fit_risk: predictions of too few patients ({len(folds)} of {FOLDS} folds have any); make more of them with "
-              "scripts/collect_predictions.py", file=sys.stderr)
-        return 1
+    for whose, chosen in (("", [some.folds for some in sets]), (" not held out", [some.folds[~some.held] for some in sets])):
+        folds = {fold for own in chosen for fold in own.tolist()}
+        if len(folds) < FOLDS:
+            print(f"fit_risk: predictions of too few patients{whose} ({len(folds)} of {FOLDS} folds have any); make more of "
+                  "them with scripts/collect_predictions.py", file=sys.stderr)
+            return 1
 
     def fitted(*folds: int) -> RiskTable:
         parts = [(some, ~some.held & np.isin(some.folds, folds)) for some in sets]

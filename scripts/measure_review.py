@@ -26,12 +26,10 @@ from mask_rcnn.dataset.conventions import HEART_DRAWN_IN, convention_of
 from mask_rcnn.dataset.errors import DatasetError
 from mask_rcnn.dataset.held_out import read_held_out
 from mask_rcnn.dataset.records import FilmRecord, read_annotated
-from mask_rcnn.dataset.sources import read_records
-from mask_rcnn.evaluation.lateral import lateral_dice
-from mask_rcnn.evaluation.overlap import dice
+from mask_rcnn.evaluation.lateral import lung_dices
+from mask_rcnn.evaluation.sets import measured_records
 from mask_rcnn.films.images import FilmError
 from mask_rcnn.films.square import resize_labels
-from mask_rcnn.lungs import CATEGORIES
 from mask_rcnn.runtime.start import add_runtime
 from mask_rcnn.system.backend import DeviceError
 from mask_rcnn.system.console import forgiving_streams
@@ -55,7 +53,7 @@ class Judged(NamedTuple):
 
 def judged_films(bag: Bag, source: Path, records: Sequence[FilmRecord]) -> Iterator[Judged]:
     """What the bag makes of each annotated film, judged as ``inference.py`` judges it; one that cannot be read is named."""
-    measure = lateral_dice if convention_of(source) == HEART_DRAWN_IN else lambda one, other, _: dice(one, other)
+    holds_heart = convention_of(source) == HEART_DRAWN_IN
     for record in progress(records, name=source.name, total=len(records)):
         try:
             labels = read_annotated(record).labels
@@ -64,7 +62,7 @@ def judged_films(bag: Bag, source: Path, records: Sequence[FilmRecord]) -> Itera
             warn(f"left out {error}")
             continue
         found = result.labels if result.labels.shape == labels.shape else resize_labels(result.labels, *labels.shape)
-        left, right = (measure(found == lung, labels == lung, lung) for lung in CATEGORIES)
+        left, right = lung_dices(found, labels, holds_heart)
         yield Judged(source.name, record.path.name, left, right, result.risk, result.reasons)
 
 
@@ -101,12 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     films: list[Judged] = []
     try:
-        records_of = {source: read_records(source, "patient") for source in arguments.data}
-        if arguments.held_out:
-            held_out = read_held_out(arguments.held_out)
-            for source, records in records_of.items():
-                held = set(held_out.to_report([record.path for record in records]))
-                records_of[source] = [record for record in records if record.path in held] or records
+        held_out = read_held_out(arguments.held_out) if arguments.held_out else None
+        records_of = {source: measured_records(source, held_out) for source in arguments.data}
         bag = load_bag(arguments.weights, runtime=arguments.runtime)
         for source, records in records_of.items():
             films += (own := list(judged_films(bag, source, records)))

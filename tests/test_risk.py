@@ -126,6 +126,10 @@ def test_the_fit_does_not_see_the_films_held_out(
         tables.append((tmp_path / "risk.json").read_bytes())
         assert "held out     10 films" in capsys.readouterr().out
     assert tables[0] == tables[1]
+    np.savez(tmp_path / "set.npz", films=films, masks=found, scores=np.stack(40 * [SCORES]), groups=groups, dice=dice,
+             held=np.ones(40, bool))
+    assert script.main(["--predictions", str(tmp_path)]) == 1
+    assert "too few patients not held out (0 of 5 folds have any)" in capsys.readouterr().err
 
 
 def test_a_film_of_another_size_is_stretched() -> None:

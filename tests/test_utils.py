@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import naive
 import cv2
+import naive
 import numpy as np
 import pytest
 

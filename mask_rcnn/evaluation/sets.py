@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ import numpy as np
 from mask_rcnn.bag.lung import Lung
 from mask_rcnn.dataset.coco import annotation
 from mask_rcnn.dataset.errors import DatasetError
+from mask_rcnn.dataset.held_out import HeldOut
 from mask_rcnn.dataset.records import AnnotatedFilm, FilmRecord, read_annotated
+from mask_rcnn.dataset.sources import read_records
 from mask_rcnn.evaluation.film import coco_result, dice_moved, error_map, is_right, measure_film
 from mask_rcnn.evaluation.lateral import measure_thirds
 from mask_rcnn.evaluation.predictors import Find, unique_names
@@ -50,6 +53,19 @@ class Evaluation:
     annotations: list[dict[str, Any]] = field(default_factory=list)  # COCO's, the annotated lungs
     networks: dict[str, Evidence] = field(default_factory=dict)
     worst: list[tuple[float, int, FilmRecord, dict[int, Lung]]] = field(default_factory=list)  # Dice, number, film, found
+
+
+def measured_records(source: Path, held_out: HeldOut | None) -> list[FilmRecord]:
+    """The films of a source: those of them that are held out, where any is.
+
+    Raises:
+        DatasetError: as ``read_records``.
+    """
+    records = read_records(source, "patient")
+    if held_out is None:
+        return records
+    held = set(held_out.to_report([record.path for record in records]))
+    return [record for record in records if record.path in held] or records
 
 
 def read_batches(
